@@ -1,0 +1,183 @@
+"""Launches the Triton kernel on given tensors: the GPU implementation of the op."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from .kernels import config
+from .kernels.mix import mix_kernel
+from .layout import is_channels_last
+from .recipe import EXACT, Recipe, side_range, smoothed_on_off
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = range(4)  # as in kernels/mix.py
+MAX_ROWS = 128
+
+
+class Prepared:
+    """Everything about a launch that does not change from call to call with the same shapes and recipe."""
+
+    __slots__ = ("compiled", "constants", "grid", "numbers", "options")
+
+    def __init__(self, grid: tuple[int, int, int], numbers: tuple, constants: tuple, options: dict[str, Any]):
+        self.grid, self.numbers, self.constants, self.options = grid, numbers, constants, options
+        self.compiled: Any = None  # the compiled kernel, once a first launch has returned it
+
+
+class Shape(NamedTuple):
+    """The part of a launch's key that follows from the tensors."""
+
+    recipe: Recipe
+    replay: bool
+    x_shape: torch.Size
+    x_stride: int
+    x_dtype: torch.dtype
+    out_stride: int
+    out_dtype: torch.dtype
+    x_last: bool
+    out_last: bool
+    in_place: bool
+    target_shape: torch.Size | None
+    target_dtype: torch.dtype | None
+    has_plan: bool
+    has_norm: bool
+    has_lam: bool
+    has_box: bool
+    has_partner: bool
+    has_state: bool
+    device: int
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def target_form(recipe: Recipe, target_shape: torch.Size | None) -> tuple[int, int]:
+    """What the row programs write, and how many columns."""
+    if target_shape is None:
+        return TARGET_NONE, 1
+    if len(target_shape) == 2:
+        return TARGET_SOFT, target_shape[1]
+    return (TARGET_ONE_HOT, recipe.num_classes) if recipe.num_classes else (TARGET_CLASS, 1)
+
+
+def prepare(shape: Shape, launch: config.Launch | None = None) -> Prepared:
+    """Grid, numbers and compile-time constants of a launch; `launch` overrides the launch table."""
+    recipe, batch = shape.recipe, shape.x_shape[0]
+    elements = math.prod(shape.x_shape[1:])
+    itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
+    launch = launch or config.launch_for(elements, *itemsizes, recipe.has_mixup and recipe.has_box)
+
+    form, columns = target_form(recipe, shape.target_shape)
+    block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
+    rows = min(MAX_ROWS, max(1, launch.row_elements // block_k), triton.next_power_of_2(max(batch, 1)))
+    writes_plan = shape.has_plan and not shape.replay
+    row_programs = cdiv(batch, rows) * cdiv(columns, block_k) if writes_plan or form != TARGET_NONE else 0
+
+    by_pair = recipe.is_paired and recipe.pairing != EXACT and not shape.replay  # else the lower sample owns the pair
+    sample_programs = cdiv(elements, launch.block * launch.tiles)
+    image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
+
+    transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
+    by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box)
+    channels = shape.x_shape[1] if by_channel else 1
+    pixels = elements // max(channels, 1) if by_channel else 1
+    height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
+    row = width * channels if shape.out_last else width
+    align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
+    lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
+    lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
+    on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
+
+    numbers = (
+        batch, row_programs, max(sample_programs, 1), shape.x_stride // align, shape.out_stride // align,
+        elements // align, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, on, off,
+        1.0 - recipe.smoothing,
+    )  # fmt: skip
+    constants = dict(
+        ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1), K=max(columns, 1),
+        KIND=recipe.pairing, MODE=recipe.mode, HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box,
+        CORRECT_LAM=recipe.correct_lam, HAS_MINMAX=recipe.minmax_hi >= 0,
+        LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
+        REPLAY=shape.replay, PAIRED=recipe.is_paired, SKIP=shape.in_place and not shape.has_norm,
+        ADJOINT=recipe.adjoint, TRANSPOSE=transpose, OUT_LAST=shape.out_last, TARGET=form,
+        BLOCK=launch.block, TILES=launch.tiles, VEC=config.vector_elements(row, max(itemsizes)) if row else 1,
+        ROWS=rows, BLOCK_K=block_k, INTERPRETED=INTERPRETED,
+    )  # fmt: skip
+    names = mix_kernel.arg_names
+    ordered = tuple(constants[name] for name in names[names.index("ALIGN") :])
+    options = {} if INTERPRETED else {"num_warps": launch.num_warps, "enable_fp_fusion": False}
+    return Prepared((row_programs + image_programs, 1, 1), numbers, ordered, options)
+
+
+_prepared: dict[Shape, Prepared] = {}
+
+
+def mix_into(
+    out: Tensor,
+    target_out: Tensor | None,
+    plan: Tensor | None,
+    x: Tensor,
+    target: Tensor | None,
+    norm: Tensor | None,
+    lam: Tensor | None,
+    box: Tensor | None,
+    partner: Tensor | None,
+    state: Tensor | None,
+    seed: int,
+    offset: int,
+    sample_offset: int,
+    recipe: Recipe,
+    replay: bool,
+    launch: config.Launch | None = None,
+) -> None:
+    """One launch that fills `out`, `target_out` and, unless `replay`, `plan`; see `ops.mix` for the arguments.
+
+    x and out: samples dense, [B, ...] in either layout; the others contiguous. `launch` overrides the launch table.
+    """
+    if INTERPRETED and state is None:  # it widens some 32-bit integers wrongly
+        state = torch.tensor([seed, offset])
+    shape = Shape(
+        recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
+        is_channels_last(out), out is x, None if target is None else target.shape,
+        None if target is None else target.dtype, plan is not None, norm is not None, lam is not None, box is not None,
+        partner is not None, state is not None, x.get_device(),
+    )  # fmt: skip
+    prepared = _prepared.get(shape) if launch is None else None
+    if prepared is None:
+        prepared = prepare(shape, launch)
+        if launch is None:
+            _prepared[shape] = prepared
+    if prepared.grid[0] == 0:
+        return
+    pointers = (x, out, target, target_out, plan, lam, box, partner, norm, state)
+    arguments = (*pointers, seed, offset, sample_offset, *prepared.numbers, *prepared.constants)
+    if INTERPRETED:
+        mix_kernel[prepared.grid](*arguments)
+        return
+    with torch.cuda.device_of(x):
+        if prepared.compiled is not None and all(t is None or t.data_ptr() % 16 == 0 for t in pointers):
+            relaunch(prepared, x.get_device(), arguments)
+        else:
+            compiled = mix_kernel[prepared.grid](*arguments, **prepared.options)
+            if all(t is None or t.data_ptr() % 16 == 0 for t in pointers):
+                prepared.compiled = compiled
+
+
+def relaunch(prepared: Prepared, device: int, arguments: tuple) -> None:
+    """Launches a compiled kernel again, past Triton's argument inspection.
+
+    The shape key and the 16-byte alignment of every pointer fix all that Triton specialises on, so the kernel that the
+    first launch returned is the one it would pick again.
+    """
+    compiled = prepared.compiled
+    stream = torch._C._cuda_getCurrentRawStream(device)
+    hooks = triton.knobs.runtime
+    compiled.run(
+        *prepared.grid, stream, compiled.function, compiled.packed_metadata, None, hooks.launch_enter_hook,
+        hooks.launch_exit_hook, *arguments,
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""The op boundary: schema, fake implementation, autograd, and the choice of implementation by device.
+
+An implementation is a function `mix_into(out, target_out, plan, x, target, norm, lam, box, partner, state, seed,
+offset, sample_offset, recipe, replay)` that fills the first three tensors.
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from .layout import as_dense, is_channels_last
+from .recipe import (
+    METHOD_MIXUP,
+    PLAN_BOX,
+    PLAN_COLUMNS,
+    PLAN_LAM,
+    PLAN_METHOD,
+    PLAN_PARTNER,
+    Recipe,
+)
+from .reference.masks import inside
+
+LIBRARY = torch.library.Library("fusedmix", "DEF")
+
+DRAWN = """Tensor? target, Tensor? norm, Tensor? plan, Tensor? lam, Tensor? box, Tensor? partner, Tensor? state,
+    SymInt seed, SymInt offset, SymInt sample_offset,
+    float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int mode, int pairing, bool correct_lam,
+    float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint, bool want_plan"""
+LIBRARY.define(f"mix(Tensor x, {DRAWN}, ScalarType? out_dtype, bool? channels_last) -> (Tensor, Tensor, Tensor)")
+LIBRARY.define(f"mix_(Tensor(a!) x, {DRAWN}) -> (Tensor, Tensor)")
+LIBRARY.define(f"mix_out(Tensor x, Tensor(a!) out, {DRAWN}) -> (Tensor, Tensor)")
+
+IMPLEMENTATIONS = {"cpu": "cpu", "cuda": "launch"}  # device type: module
+
+
+@cache
+def implementation(device_type: str) -> Callable[..., None]:
+    """The `mix_into` for a kind of device."""
+    try:
+        module = importlib.import_module(f".{IMPLEMENTATIONS[device_type]}", __package__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "triton":
+            raise RuntimeError(f"x is on {device_type}: this needs triton (pip install triton), not found") from error
+        raise
+    return module.mix_into
+
+
+def allocate_image(x: Tensor, out_dtype: torch.dtype | None, channels_last: bool | None) -> Tensor:
+    """An empty tensor for the mixed images, in x's dtype and layout unless told otherwise."""
+    if out_dtype is None and channels_last is None and x.is_contiguous():
+        return torch.empty_like(x)
+    last = is_channels_last(x) if channels_last is None else channels_last
+    return torch.empty(
+        x.shape, dtype=out_dtype or x.dtype, device=x.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )  # fmt: skip
+
+
+def allocate_target(target: Tensor | None, recipe: Recipe) -> Tensor | None:
+    """float32 [B, K] rows; int64 [B] for classes of unknown number."""
+    if target is None:
+        return None
+    if target.dim() == 2:
+        return torch.empty_like(target, dtype=torch.float32)
+    if recipe.num_classes == 0:
+        return torch.empty_like(target)
+    return target.new_empty((target.shape[0], recipe.num_classes), dtype=torch.float32)
+
+
+def allocate_plan(x: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], PLAN_COLUMNS), dtype=torch.int32)
+
+
+def call_mix_into(
+    x: Tensor, out: Tensor, target: Tensor | None, norm: Tensor | None, plan: Tensor | None, lam: Tensor | None,
+    box: Tensor | None, partner: Tensor | None, state: Tensor | None, seed: int, offset: int, sample_offset: int,
+    recipe: Recipe, want_plan: bool,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """Fills `out`; returns the new targets and the plan (the drawn one where wanted, else the given one or None)."""
+    replay = plan is not None
+    target_out = allocate_target(target, recipe)
+    if want_plan and not replay:
+        plan = allocate_plan(x)
+    implementation(x.device.type)(
+        out, target_out, plan, x, target, norm, lam, box, partner, state, seed, offset, sample_offset, recipe, replay
+    )
+    return target_out, plan
+
+
+def or_empty(result: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_empty(0) if result is None else result
+
+
+def _mix_out(x, out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, *numbers):
+    *recipe, want_plan = numbers
+    target_out, drawn = call_mix_into(
+        as_dense(x), out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, Recipe(*recipe),
+        want_plan,
+    )  # fmt: skip
+    return or_empty(target_out, x), or_empty(drawn if plan is None else None, x)
+
+
+def _mix_(x, *arguments):
+    return _mix_out(x, x, *arguments)
+
+
+def _mix(x, *arguments):
+    *arguments, out_dtype, channels_last = arguments
+    out = allocate_image(x, out_dtype, channels_last)
+    return out, *_mix_out(x, out, *arguments)
+
+
+def _fake_mix_out(x, out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, *numbers):
+    *recipe, want_plan = numbers
+    target_out = allocate_target(target, Recipe(*recipe))
+    return or_empty(target_out, x), or_empty(allocate_plan(x) if want_plan and plan is None else None, x)
+
+
+def _fake_mix_(x, *arguments):
+    return _fake_mix_out(x, x, *arguments)
+
+
+def _fake_mix(x, *arguments):
+    *arguments, out_dtype, channels_last = arguments
+    out = allocate_image(x, out_dtype, channels_last)
+    return out, *_fake_mix_out(x, out, *arguments)
+
+
+for _name, _real, _fake in (("mix", _mix, _fake_mix), ("mix_", _mix_, _fake_mix_), ("mix_out", _mix_out, _fake_mix_out)):
+    for _key in ("CPU", "CUDA"):
+        LIBRARY.impl(_name, _real, _key)
+    torch.library.register_fake(f"fusedmix::{_name}", _fake, lib=LIBRARY)
+
+
+# Autograd: mixing is linear, so the gradient is the adjoint mix of the same plan, and the gradient of that the mix.
+
+
+def _setup_context(ctx, inputs, output):
+    x, target, norm, plan, *_ = inputs
+    recipe = Recipe(*inputs[11:-3])
+    ctx.recipe, ctx.x_dtype, ctx.x_last = recipe, x.dtype, is_channels_last(x)
+    ctx.target_dtype = None if target is None else target.dtype
+    ctx.has_norm = norm is not None
+    ctx.save_for_backward(output[2] if plan is None else plan, *([norm] if norm is not None else []))
+    ctx.mark_non_differentiable(output[2])
+
+
+def _backward(ctx, grad_out, grad_target, _grad_plan):
+    plan, *norm = ctx.saved_tensors
+    if len(plan) != len(grad_out):
+        raise RuntimeError("fusedmix::mix needs want_plan=True to be differentiated")
+    grads = [None] * 25
+    if ctx.needs_input_grad[0]:
+        scale = torch.stack([torch.zeros_like(norm[0][0]), norm[0][1]]) if norm else None
+        grads[0] = image_adjoint(grad_out, plan, scale, ctx.recipe, ctx.x_dtype, ctx.x_last)
+    if ctx.needs_input_grad[1]:
+        own = plan.view(torch.float32)[:, PLAN_LAM, None]
+        grad = scatter_adjoint(grad_target, plan, own) * (1.0 - ctx.recipe.smoothing)
+        grads[1] = grad.to(ctx.target_dtype)
+    return tuple(grads)
+
+
+def image_adjoint(
+    grad: Tensor, plan: Tensor, scale: Tensor | None, recipe: Recipe, dtype: torch.dtype, channels_last: bool
+) -> Tensor:
+    """What each image receives back from its own output and from that of whoever mixed it in."""
+    if recipe.is_paired:
+        recipe = recipe._replace(adjoint=not recipe.adjoint)
+        return torch.ops.fusedmix.mix.default(
+            grad, None, scale, plan, None, None, None, None, 0, 0, 0, *recipe, False, dtype, channels_last
+        )[0]
+    lam = torch.where(plan[:, PLAN_METHOD] == METHOD_MIXUP, plan.view(torch.float32)[:, PLAN_LAM], 1.0)
+    own = lam.view(-1, *[1] * (grad.dim() - 1))
+    if recipe.has_box:
+        own = torch.where(inside(plan[:, PLAN_BOX:], grad.shape[2], grad.shape[3])[:, None], 0.0, own)
+    if scale is not None:
+        grad = grad * scale[1].view(-1, *[1] * (grad.dim() - 2))
+    image = scatter_adjoint(grad, plan, own).to(dtype)
+    return image.contiguous(memory_format=torch.channels_last) if channels_last else image.contiguous()
+
+
+def scatter_adjoint(grad: Tensor, plan: Tensor, own: Tensor) -> Tensor:
+    """own * grad, plus (1 - own) * grad given to the partner. float32."""
+    grad = grad.float()
+    return (own * grad).index_add(0, plan[:, PLAN_PARTNER].long(), (1 - own) * grad)
+
+
+torch.library.register_autograd("fusedmix::mix", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -1,0 +1,68 @@
+"""Where randomness comes from: the table of streams and words, the polynomials, and the seed of a call.
+
+Philox4x32-10 with key = the call's 64-bit seed and counter = (offset lo, offset hi, index, stream) gives four 32-bit
+words. The table below is part of the public contract: a change of any row changes every draw and is a changelog line.
+
+======== ======= ============================ ===== ==========================================================
+stream   number  index                        word  use
+======== ======= ============================ ===== ==========================================================
+MATCHING 0       sample_offset                0     h of the random perfect matching, uniform in [0, n)
+SAMPLE   1       sample (see below)           0     apply: mixed when unit(word) < p
+SAMPLE   1       sample                       1     switch: CutMix when unit(word) < switch_prob
+SAMPLE   1       sample                       2     bits 31..9: u of the Beta draw (minmax: box height);
+                                                    bit 0: which side of 1/2 lam falls on
+SAMPLE   1       sample                       3     bits 31..9: v of the Beta draw (minmax: box width)
+BOX      2       sample                       0     centre row of the box (minmax: top row)
+BOX      2       sample                       1     centre column of the box (minmax: left column)
+KEYS     3       sample_offset + i // 4       i % 4 sort key of sample i for partner "exact" and "permute"
+======== ======= ============================ ===== ==========================================================
+
+`sample` is the global index `sample_offset + i` in mode "elem", the lower global index of the pair in mode "pair",
+and 0 in mode "batch". Words not listed are unused.
+
+unit(word) = (word >> 8) * 2**-24, in [0, 1);  below(word, n) = (word * n) >> 32, in [0, n).
+"""
+
+import math
+
+import torch
+
+STREAM_MATCHING, STREAM_SAMPLE, STREAM_BOX, STREAM_KEYS = 0, 1, 2, 3
+
+# log, exp and sin are these polynomials in float32, evaluated by Horner's rule without fused multiply-add, so that
+# every implementation returns the same bits. Truncation errors (relative) are below float32's rounding of 6e-8.
+LN2 = math.log(2.0)
+LN2_HI = 355.0 / 512.0  # 9 bits: n * LN2_HI is exact for |n| < 2**14
+LN2_LO = LN2 - LN2_HI
+LOG2_E = 1.0 / LN2
+SQRT_HALF_BITS = 0x3F3504F3  # float32 sqrt(1/2): mantissas are taken in [sqrt(1/2), sqrt(2))
+ONE_BITS = 0x3F800000
+LOG_POLY = tuple(2.0 / (2 * k + 1) for k in range(5))  # ln m = s * P(s*s), s = (m-1)/(m+1); error z**5 / 11 < 2e-9
+EXP_POLY = tuple(1.0 / math.factorial(k) for k in range(8))  # |r| <= ln2/2: error r**8 / 8! < 6e-9
+EXPM1_POLY = tuple((-1.0) ** k / math.factorial(k + 1) for k in range(6))  # 1 - e**-L = L * P(L), L < 1/4: 5e-8
+SIN_POLY = tuple((-1.0) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(6))
+BETA_MAX_LOG = 85.0  # e**-85 = 1.2e-37: keeps the small side a normal float32, never zero
+BETA_MAX_RATIO = 1e30
+
+SEED_LIMIT = 2**63 - 1
+
+_seed_buffer = torch.empty((), dtype=torch.int64)
+
+
+def next_seed(generator: torch.Generator | None = None) -> tuple[int, int]:
+    """(seed, offset) of the next call; no two calls get the same pair.
+
+    Without a generator, or with a CPU one, the seed is 63 fresh bits of the CPU generator, whatever device the images
+    are on: `torch.manual_seed(s)` gives the same draws on every device. A CUDA generator gives its own seed and moves
+    its Philox offset on by 4.
+    """
+    if generator is None or generator.device.type == "cpu":
+        return int(_seed_buffer.random_(generator=generator)), 0
+    offset = generator.get_offset()
+    generator.set_offset(offset + 4)
+    return generator.initial_seed() & SEED_LIMIT, offset
+
+
+def graph_state(device: torch.device) -> torch.Tensor:
+    """(seed, offset) as an int64 [2] tensor drawn on the device: fresh on every replay of a graph it is traced into."""
+    return torch.randint(SEED_LIMIT, (2,), device=device, dtype=torch.int64)

@@ -1,0 +1,40 @@
+"""The launch table: tile sizes and warps per variant.
+
+Not measured on a GPU yet. Chosen from the compiled code (tests/test_codegen.py): every hot variant has 128-bit
+accesses, no spills and at most 128 registers a thread, and a program's draws cost less than its tiles.
+"""
+
+from typing import NamedTuple
+
+
+class Launch(NamedTuple):
+    block: int  # elements of a tile
+    tiles: int  # tiles a program walks
+    num_warps: int
+    row_elements: int = 1024  # elements of a block of target rows
+
+
+NUM_WARPS = 4
+VECTOR_BYTES = 16
+MAX_TILES = 8
+
+
+def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, both_methods: bool) -> Launch:
+    """Launch of a batch whose samples have `sample_elements` elements.
+
+    A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; half of that for bf16 and fp16
+    where mixup and CutMix both may happen (registers), and one vector of the wider type where input and output differ
+    in width, so that loads and stores share a layout and skip shared memory.
+    """
+    vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
+    per_thread = min(2 * vector, 16)
+    if x_itemsize != out_itemsize or (both_methods and x_itemsize == 2):
+        per_thread = vector
+    block = per_thread * 32 * NUM_WARPS
+    tiles = min(MAX_TILES, max(1, -(-sample_elements // block)))
+    return Launch(block, tiles, NUM_WARPS)
+
+
+def vector_elements(row: int, itemsize: int) -> int:
+    """Longest power-of-two run of elements, up to 16 bytes, that divides a row."""
+    return min(row & -row, VECTOR_BYTES // itemsize)

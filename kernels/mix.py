@@ -1,0 +1,322 @@
+"""The kernel: one launch that draws the parameters, mixes or pastes the images and writes the target rows.
+
+The first `row_programs` programs each write one block of target (and plan) rows; the others each walk TILES tiles of
+BLOCK elements of one sample pair ("paired" partners) or of one sample (any partner). Every program draws the
+parameters of its own samples, so nothing passes between programs.
+
+Traffic: paired, each input byte is read once and each output byte written once; in place, a CutMix sample moves only
+the aligned runs that its box touches. Gathered, CutMix reads each pixel from one of the two samples, mixup from both.
+"""
+
+import triton
+import triton.language as tl
+
+from fusedmix import recipe
+
+from .labels import one_hot, smooth
+from .masks import inside, vector_inside
+from .philox import words
+from .pixel import blend, blend_adjoint, lerp, normalise, round_to
+from .sampling import (
+    EXACT,
+    MATCHING,
+    STREAM_BOX,
+    STREAM_SAMPLE,
+    cut_side,
+    draw_h,
+    drawn_mate,
+    kept_fraction,
+    matching_pair,
+    minmax_side,
+    ranked,
+    symmetric_beta,
+    unit,
+)
+
+METHOD_NONE = tl.constexpr(recipe.METHOD_NONE)
+METHOD_MIXUP = tl.constexpr(recipe.METHOD_MIXUP)
+METHOD_CUTMIX = tl.constexpr(recipe.METHOD_CUTMIX)
+MODE_BATCH = tl.constexpr(recipe.MODE_BATCH)
+MODE_PAIR = tl.constexpr(recipe.MODE_PAIR)
+GIVEN = tl.constexpr(recipe.GIVEN)
+PLAN_LAM = tl.constexpr(recipe.PLAN_LAM)
+PLAN_PARTNER = tl.constexpr(recipe.PLAN_PARTNER)
+PLAN_MATE = tl.constexpr(recipe.PLAN_MATE)
+PLAN_BOX = tl.constexpr(recipe.PLAN_BOX)
+PLAN_COLUMNS = tl.constexpr(recipe.PLAN_COLUMNS)
+
+# What the row programs write.
+TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = (tl.constexpr(form) for form in range(4))
+
+
+@triton.jit
+def sample_mate(i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr):
+    """Partner of i before p is applied, for i: int32 [R]; out-of-range partners become the sample itself."""
+    if REPLAY:
+        mate = tl.load(plan_ptr + i * PLAN_COLUMNS + PLAN_MATE, mask=mask, other=0)
+    elif KIND == GIVEN:
+        given = tl.load(partner_ptr + i, mask=mask, other=0)
+        mate = tl.where((given >= 0) & (given < B), given, i).to(tl.int32)
+    else:
+        mate = drawn_mate(seed, offset, sample_offset, i, B, KIND)
+    return tl.where((mate >= 0) & (mate < B), mate, i)
+
+
+@triton.jit
+def sample_plan(
+    i, mate, mask, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p, switch_prob,
+    MODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr,
+    CORRECT_LAM: tl.constexpr, HAS_MINMAX: tl.constexpr, LO_H: tl.constexpr, COUNT_H: tl.constexpr,
+    LO_W: tl.constexpr, COUNT_W: tl.constexpr, REPLAY: tl.constexpr,
+):  # fmt: skip
+    """(method, lam, y0, x0, y1, x1) of the samples i, scalar or [R]: read from the plan, or drawn."""
+    y0, x0, y1, x1 = i * 0, i * 0, i * 0, i * 0
+    if REPLAY:
+        row = plan_ptr + i * PLAN_COLUMNS
+        method = tl.load(row, mask=mask, other=0)
+        lam = tl.load(row + PLAN_LAM, mask=mask, other=0).to(tl.float32, bitcast=True)
+        if HAS_BOX:
+            y0 = tl.load(row + PLAN_BOX, mask=mask, other=0)
+            x0 = tl.load(row + (PLAN_BOX + 1), mask=mask, other=0)
+            y1 = tl.load(row + (PLAN_BOX + 2), mask=mask, other=0)
+            x1 = tl.load(row + (PLAN_BOX + 3), mask=mask, other=0)
+        return method, lam, y0, x0, y1, x1
+
+    if MODE == MODE_BATCH:
+        index = i * 0
+    elif MODE == MODE_PAIR:
+        index = sample_offset + tl.minimum(i, mate)
+    else:
+        index = sample_offset + i
+    apply, switch, word_u, word_v = words(seed, offset, index, STREAM_SAMPLE)
+    mixed = (unit(apply) < p) & (mate != i)  # a sample left alone is not mixed
+    if HAS_MIXUP and HAS_BOX:
+        cut = unit(switch) < switch_prob
+        alpha = tl.where(cut, cutmix_alpha, mixup_alpha)
+    elif HAS_BOX:
+        cut = mixed | True
+        alpha = cutmix_alpha
+    else:
+        cut = mixed & False
+        alpha = mixup_alpha
+
+    if lam_ptr is not None:
+        lam = tl.load(lam_ptr + i, mask=mask, other=1.0)
+        lam = tl.minimum(tl.maximum(lam, 0.0), 1.0)
+    else:
+        lam = symmetric_beta(word_u, word_v, alpha)
+
+    if HAS_BOX:
+        if box_ptr is not None:
+            y0 = tl.load(box_ptr + 4 * i, mask=mask, other=0)
+            x0 = tl.load(box_ptr + 4 * i + 1, mask=mask, other=0)
+            y1 = tl.load(box_ptr + 4 * i + 2, mask=mask, other=0)
+            x1 = tl.load(box_ptr + 4 * i + 3, mask=mask, other=0)
+            y0, x0 = tl.minimum(tl.maximum(y0, 0), H), tl.minimum(tl.maximum(x0, 0), W)
+            y1, x1 = tl.maximum(tl.minimum(y1, H), y0), tl.maximum(tl.minimum(x1, W), x0)
+        else:
+            word_y, word_x, _, _ = words(seed, offset, index, STREAM_BOX)
+            if HAS_MINMAX:
+                y0, y1 = minmax_side(word_u, word_y, LO_H, COUNT_H, H)
+                x0, x1 = minmax_side(word_v, word_x, LO_W, COUNT_W, W)
+            else:
+                ratio = tl.sqrt_rn(1.0 - lam)
+                y0, y1 = cut_side(ratio, word_y, H)
+                x0, x1 = cut_side(ratio, word_x, W)
+        if CORRECT_LAM:
+            lam = tl.where(cut, kept_fraction(y0, x0, y1, x1, H, W), lam)
+
+    boxed = mixed & cut
+    method = tl.where(mixed, tl.where(cut, METHOD_CUTMIX, METHOD_MIXUP), METHOD_NONE)
+    lam = tl.where(mixed, lam, 1.0)
+    return method, lam, tl.where(boxed, y0, 0), tl.where(boxed, x0, 0), tl.where(boxed, y1, 0), tl.where(boxed, x1, 0)
+
+
+@triton.jit
+def pixel_lam(method, lam, HAS_BOX: tl.constexpr):
+    """Weight of the own pixels outside the box: lam for mixup, 1 for the others."""
+    if HAS_BOX:
+        return tl.where(method == METHOD_MIXUP, lam, 1.0)
+    return lam
+
+
+@triton.jit
+def source(offs, C: tl.constexpr, PIXELS: tl.constexpr, TRANSPOSE: tl.constexpr):
+    """Where the input element of output element `offs` lies, when one is contiguous and the other channels_last."""
+    if TRANSPOSE == 1:  # contiguous in, channels_last out
+        return (offs % C) * PIXELS + offs // C
+    if TRANSPOSE == 2:  # channels_last in, contiguous out
+        return (offs % PIXELS) * C + offs // PIXELS
+    return offs
+
+
+@triton.jit
+def finish(
+    value, offs, norm_ptr, mask, DTYPE: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr, OUT_LAST: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Mixed value to stored value: normalised per channel if asked, rounded once."""
+    if norm_ptr is not None:
+        channel = offs % C if OUT_LAST else offs // PIXELS
+        mean = tl.load(norm_ptr + channel, mask=mask, other=0.0)
+        inverse_std = tl.load(norm_ptr + C + channel, mask=mask, other=1.0)
+        value = normalise(value, mean, inverse_std)
+    if value.dtype == DTYPE:
+        return value
+    return round_to(value.to(tl.float32), DTYPE, INTERPRETED)
+
+
+NOT_SPECIALIZED = (
+    "seed", "offset", "sample_offset", "B", "row_programs", "sample_programs", "x_units", "out_units", "n_units"
+)  # fmt: skip
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def mix_kernel(
+    x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, norm_ptr, state_ptr,
+    seed: tl.int64, offset: tl.int64, sample_offset: tl.int32, B: tl.int32, row_programs: tl.int32,
+    sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32, n_units: tl.int32,
+    mixup_alpha, cutmix_alpha, p, switch_prob, on, off, keep,
+    ALIGN: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, K: tl.constexpr,
+    KIND: tl.constexpr, MODE: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr, CORRECT_LAM: tl.constexpr,
+    HAS_MINMAX: tl.constexpr, LO_H: tl.constexpr, COUNT_H: tl.constexpr, LO_W: tl.constexpr, COUNT_W: tl.constexpr,
+    REPLAY: tl.constexpr, PAIRED: tl.constexpr, SKIP: tl.constexpr, ADJOINT: tl.constexpr, TRANSPOSE: tl.constexpr,
+    OUT_LAST: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, VEC: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    seed, offset = seed.to(tl.int64), offset.to(tl.int64)
+    if state_ptr is not None:
+        seed, offset = tl.load(state_ptr), tl.load(state_ptr + 1)
+    FLOAT: tl.constexpr = HAS_MIXUP or ADJOINT or norm_ptr is not None or x_ptr.dtype != out_ptr.dtype
+    ROW: tl.constexpr = W * C if OUT_LAST else W
+    STEP: tl.constexpr = C if OUT_LAST else 1
+    BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
+
+    if pid < row_programs:
+        # This program writes ROWS rows of the plan and a [ROWS, BLOCK_K] block of the targets.
+        K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+        r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
+        in_batch = r < B
+        mate = sample_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY)
+        method, lam, y0, x0, y1, x1 = sample_plan(
+            r, mate, in_batch, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
+            switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W, REPLAY,
+        )  # fmt: skip
+        partner = tl.where(method == METHOD_NONE, r, mate)
+        if plan_ptr is not None and not REPLAY:
+            row = plan_ptr + r * PLAN_COLUMNS
+            first = r < tl.where(pid % K_BLOCKS == 0, B, 0)
+            tl.store(row, method, mask=first)
+            tl.store(row + PLAN_LAM, lam.to(tl.int32, bitcast=True), mask=first)
+            tl.store(row + PLAN_PARTNER, partner, mask=first)
+            tl.store(row + PLAN_MATE, mate, mask=first)
+            tl.store(row + PLAN_BOX, y0, mask=first)
+            tl.store(row + (PLAN_BOX + 1), x0, mask=first)
+            tl.store(row + (PLAN_BOX + 2), y1, mask=first)
+            tl.store(row + (PLAN_BOX + 3), x1, mask=first)
+        if TARGET == TARGET_CLASS:
+            tl.store(target_out_ptr + r, tl.load(target_ptr + partner, mask=in_batch), mask=in_batch)
+        elif TARGET != TARGET_NONE:
+            k = pid % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
+            in_rows = in_batch[:, None] & (k < K)[None, :]
+            own_row = r.to(tl.int64)[:, None] * K + k[None, :]
+            other_row = partner.to(tl.int64)[:, None] * K + k[None, :]
+            if TARGET == TARGET_ONE_HOT:
+                own = one_hot(tl.load(target_ptr + r, mask=in_batch, other=-1), k, on, off)
+                other = one_hot(tl.load(target_ptr + partner, mask=in_batch, other=-1), k, on, off)
+            else:
+                own = tl.load(target_ptr + own_row, mask=in_rows).to(tl.float32)
+                other = tl.load(target_ptr + other_row, mask=in_rows).to(tl.float32)
+                if off != 0.0:
+                    own, other = smooth(own, keep, off), smooth(other, keep, off)
+            tl.store(target_out_ptr + own_row, lerp(own, other, lam[:, None]), mask=in_rows)
+    else:
+        # This program walks TILES tiles of a sample: PAIRED reads and writes both samples of a pair, else one is
+        # written from itself and its partner.
+        q = (pid - row_programs) // sample_programs
+        tile = (pid - row_programs) % sample_programs
+        offs = tile * (TILES * BLOCK) + tl.arange(0, BLOCK)
+        if not BY_SAMPLE and KIND == MATCHING:
+            i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
+        elif not BY_SAMPLE:
+            i, j = q, B - 1 - q
+        else:
+            block = q + tl.arange(0, 1)
+            i = q
+            j = tl.max(
+                sample_mate(block, block < B, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY), 0
+            )
+        x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
+        x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
+        out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
+        out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
+        # Ends of the runs of elements to walk; 0 walks nothing. A multiple of ALIGN keeps masked accesses wide.
+        owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
+
+        if PAIRED and not SKIP:  # the first tile is on its way while the parameters are drawn
+            src = source(offs, C, PIXELS, TRANSPOSE)
+            mask = offs < owned
+            a = tl.load(x_i + src, mask=mask)
+            b = tl.load(x_j + src, mask=mask)
+
+        method_i, lam_i, y0_i, x0_i, y1_i, x1_i = sample_plan(
+            i, j, True, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
+            switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W, REPLAY,
+        )  # fmt: skip
+        lam_i = pixel_lam(method_i, lam_i, HAS_BOX)
+        if PAIRED:
+            method_j, lam_j, y0_j, x0_j, y1_j, x1_j = sample_plan(
+                j, i, True, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
+                switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W,
+                REPLAY,
+            )  # fmt: skip
+            lam_j = pixel_lam(method_j, lam_j, HAS_BOX)
+            owned_j = tl.where(j != i, owned, 0)
+
+        for step in range(TILES):
+            mask = offs < owned
+            inside_i = inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP) if HAS_BOX else False
+            store_i = mask
+            if PAIRED:
+                inside_j = inside(offs, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP) if HAS_BOX else False
+                store_j = offs < owned_j
+                if SKIP:  # in place: only the runs that change are read and written
+                    store_i = offs < tl.where(lam_i != 1.0, owned, 0)
+                    store_j = offs < tl.where(lam_j != 1.0, owned_j, 0)
+                    if HAS_BOX:
+                        some_i, _ = vector_inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
+                        some_j, _ = vector_inside(offs, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC)
+                        store_i = store_i | (some_i & mask)
+                        store_j = store_j | (some_j & (offs < owned_j))
+                    a = tl.load(x_i + offs, mask=store_i | store_j)
+                    b = tl.load(x_j + offs, mask=store_i | store_j)
+                own, other = (a.to(tl.float32), b.to(tl.float32)) if FLOAT else (a, b)
+                if ADJOINT:
+                    value_i = blend_adjoint(own, other, lam_i, lam_j, inside_i, inside_j, HAS_MIXUP, HAS_BOX)
+                    value_j = blend_adjoint(other, own, lam_j, lam_i, inside_j, inside_i, HAS_MIXUP, HAS_BOX)
+                else:
+                    value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
+                    value_j = blend(other, own, lam_j, inside_j, HAS_MIXUP, HAS_BOX)
+                value_j = finish(
+                    value_j, offs, norm_ptr, mask, out_ptr.dtype.element_ty, C, PIXELS, OUT_LAST, INTERPRETED
+                )
+                tl.store(out_j + offs, value_j, mask=store_j)
+            else:
+                src = source(offs, C, PIXELS, TRANSPOSE)
+                needs_own, needs_other = mask, offs < tl.where(lam_i != 1.0, owned, 0)
+                if HAS_BOX:
+                    some, every = vector_inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
+                    needs_own, needs_other = mask & ~every, needs_other | (some & mask)
+                a = tl.load(x_i + src, mask=needs_own)
+                b = tl.load(x_j + src, mask=needs_other)
+                own, other = (a.to(tl.float32), b.to(tl.float32)) if FLOAT else (a, b)
+                value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
+            value_i = finish(value_i, offs, norm_ptr, mask, out_ptr.dtype.element_ty, C, PIXELS, OUT_LAST, INTERPRETED)
+            tl.store(out_i + offs, value_i, mask=store_i)
+            offs += BLOCK
+            if PAIRED and not SKIP:
+                src = source(offs, C, PIXELS, TRANSPOSE)
+                mask = offs < tl.where(step + 1 < TILES, owned, 0)
+                a = tl.load(x_i + src, mask=mask)
+                b = tl.load(x_j + src, mask=mask)

@@ -1,0 +1,59 @@
+"""Pixel arithmetic in float32: mix, normalise, and the one rounding at the end."""
+
+import triton
+import triton.language as tl
+
+ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, halves to even
+
+
+@triton.jit
+def lerp(own, other, lam):
+    """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched."""
+    swap = lam < 0.5
+    weight = tl.where(swap, lam, 1.0 - lam)  # <= 1/2, exact
+    big, small = tl.where(swap, other, own), tl.where(swap, own, other)
+    return tl.where(lam == 1.0, own, big + weight * (small - big))
+
+
+@triton.jit
+def blend(own, other, lam, inside, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr):
+    """The mixed value of one sample: mixup by lam (1 for a CutMix sample), then the partner inside the box."""
+    value = own
+    if HAS_MIXUP:
+        value = lerp(own, other, lam)
+    if HAS_BOX:
+        value = tl.where(inside, other, value)
+    return value
+
+
+@triton.jit
+def blend_adjoint(
+    own, other, own_lam, other_lam, own_inside, other_inside, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr
+):
+    """Gradient of a sample: what it kept of itself plus what its partner took from it."""
+    kept, taken = own, other * 0.0
+    if HAS_MIXUP:
+        kept = own_lam * own
+        taken = tl.where(other_lam == 1.0, 0.0, (1.0 - other_lam) * other)
+    if HAS_BOX:
+        kept = tl.where(own_inside, 0.0, kept)
+        taken = tl.where(other_inside, other, taken)
+    return kept + taken
+
+
+@triton.jit
+def normalise(value, mean, inverse_std):
+    return (value - mean) * inverse_std
+
+
+@triton.jit
+def round_to(value, DTYPE: tl.constexpr, INTERPRETED: tl.constexpr):
+    """float32 to DTYPE; to the nearest integer (halves to even) for uint8."""
+    if DTYPE == tl.uint8:
+        return ((value + ROUNDER) - ROUNDER).to(tl.uint8)
+    if DTYPE == tl.bfloat16 and INTERPRETED:  # the interpreter's own cast truncates
+        bits = value.to(tl.int32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        nan = value != value
+        return tl.where(nan, 0x7FC0, bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    return value.to(DTYPE)

@@ -1,0 +1,205 @@
+"""Samplers: from Philox words to partners, lam and boxes. Values in, values out; float32, no fused multiply-add."""
+
+import triton
+import triton.language as tl
+
+from fusedmix import recipe, rng
+
+from .philox import words
+
+STREAM_MATCHING = tl.constexpr(rng.STREAM_MATCHING)
+STREAM_SAMPLE = tl.constexpr(rng.STREAM_SAMPLE)
+STREAM_BOX = tl.constexpr(rng.STREAM_BOX)
+STREAM_KEYS = tl.constexpr(rng.STREAM_KEYS)
+
+MATCHING = tl.constexpr(recipe.MATCHING)
+EXACT = tl.constexpr(recipe.EXACT)
+FLIP = tl.constexpr(recipe.FLIP)
+ROLL = tl.constexpr(recipe.ROLL)
+PERMUTE = tl.constexpr(recipe.PERMUTE)
+
+LN2 = tl.constexpr(rng.LN2)
+LN2_HI = tl.constexpr(rng.LN2_HI)
+LN2_LO = tl.constexpr(rng.LN2_LO)
+LOG2_E = tl.constexpr(rng.LOG2_E)
+SQRT_HALF_BITS = tl.constexpr(rng.SQRT_HALF_BITS)
+LOG_SHIFT = tl.constexpr(rng.ONE_BITS - rng.SQRT_HALF_BITS)
+LOG_POLY = tl.constexpr(rng.LOG_POLY)
+LOG_DEGREE = tl.constexpr(len(rng.LOG_POLY) - 1)
+EXP_POLY = tl.constexpr(rng.EXP_POLY)
+EXP_DEGREE = tl.constexpr(len(rng.EXP_POLY) - 1)
+EXPM1_POLY = tl.constexpr(rng.EXPM1_POLY)
+EXPM1_DEGREE = tl.constexpr(len(rng.EXPM1_POLY) - 1)
+SIN_POLY = tl.constexpr(rng.SIN_POLY)
+SIN_DEGREE = tl.constexpr(len(rng.SIN_POLY) - 1)
+BETA_MAX_LOG = tl.constexpr(rng.BETA_MAX_LOG)
+BETA_MAX_RATIO = tl.constexpr(rng.BETA_MAX_RATIO)
+
+KEY_CHUNK = tl.constexpr(256)  # Philox calls per step of a ranking, four keys each
+NO_KEY = tl.constexpr(2**63 - 1)
+
+
+@triton.jit
+def horner(POLY: tl.constexpr, DEGREE: tl.constexpr, x):
+    total = x * POLY[DEGREE] + POLY[DEGREE - 1]
+    for k in tl.static_range(2, DEGREE + 1):
+        total = total * x + POLY[DEGREE - k]
+    return total
+
+
+@triton.jit
+def log(x):
+    """ln x for normal positive x, as x = 2**e * m with m in [sqrt(1/2), sqrt(2))."""
+    bits = x.to(tl.int32, bitcast=True) + LOG_SHIFT
+    e = (bits >> 23) - 127
+    m = ((bits & 0x7FFFFF) + SQRT_HALF_BITS).to(tl.float32, bitcast=True)
+    s = tl.div_rn(m - 1.0, m + 1.0)
+    return e.to(tl.float32) * LN2 + s * horner(LOG_POLY, LOG_DEGREE, s * s)
+
+
+@triton.jit
+def exp(x):
+    """e**x for -87 < x <= 0, as 2**n * e**r with |r| <= ln(2)/2."""
+    n = tl.floor(x * LOG2_E + 0.5)
+    r = x - n * LN2_HI
+    r = r - n * LN2_LO
+    scale = ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    return horner(EXP_POLY, EXP_DEGREE, r) * scale
+
+
+@triton.jit
+def sin_half_pi(v):
+    """sin(pi v / 2) for 0 < v < 1."""
+    return v * horner(SIN_POLY, SIN_DEGREE, v * v)
+
+
+@triton.jit
+def unit(word):
+    """Uniform float32 in [0, 1) on a grid of 2**-24."""
+    return (word >> 8).to(tl.int32).to(tl.float32) * 5.9604644775390625e-08
+
+
+@triton.jit
+def open_unit(word):
+    """Uniform float32 in (0, 1), symmetric about 1/2: (k + 1/2) 2**-23 with k the top 23 bits."""
+    return ((word >> 9).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+
+
+@triton.jit
+def below(word, n):
+    """Uniform integer in [0, n)."""
+    return tl.umulhi(word, tl.to_tensor(n).to(tl.uint32)).to(tl.int32)
+
+
+@triton.jit
+def symmetric_beta(word_u, word_v, alpha):
+    """Beta(alpha, alpha) in closed form (after Devroye 1996), its small side with full relative precision."""
+    length = tl.minimum(tl.div_rn(-log(open_unit(word_u)), alpha), BETA_MAX_LOG)  # L = -ln(u) / alpha
+    q = exp(-length)  # e**-L
+    p = tl.where(length < 0.25, length * horner(EXPM1_POLY, EXPM1_DEGREE, length), 1.0 - q)  # 1 - e**-L
+    c = sin_half_pi(open_unit(word_v))
+    r = tl.minimum(tl.div_rn(q, p * c * c), BETA_MAX_RATIO)
+    root = tl.sqrt_rn(1.0 + r)
+    small = tl.div_rn(r, 2.0 * root * (root + 1.0))
+    return tl.where((word_u & 1) == 1, 1.0 - small, small)
+
+
+@triton.jit
+def draw_h(seed, offset, sample_offset, B):
+    """h of the random matching, one per call."""
+    word, _, _, _ = words(seed, offset, sample_offset, STREAM_MATCHING)
+    return below(word, B - 1 + B % 2)
+
+
+@triton.jit
+def matching(h, i, B):
+    """Partner of i in factor h of the 1-factorisation of the complete graph on B samples: (2h - i) mod n."""
+    n = B - 1 + B % 2  # odd
+    mate = 2 * h - i
+    mate = tl.where(mate < 0, mate + n, mate)
+    mate = tl.where(mate >= n, mate - n, mate)
+    if B % 2 == 0:
+        mate = tl.where(i == h, n, mate)
+        mate = tl.where(i == n, h, mate)
+    return mate
+
+
+@triton.jit
+def matching_pair(h, q, B):
+    """Pair number q of the matching: (h + q, h - q) mod n, and (h, last) or (h, h) for q = 0."""
+    n = B - 1 + B % 2
+    i = tl.where(h + q >= n, h + q - n, h + q)
+    return i, matching(h, i, B)
+
+
+@triton.jit
+def sort_key(four, i):
+    """int64 key of sample i out of its four words: 31 random bits, then the index. Distinct by construction."""
+    w0, w1, w2, w3 = four
+    word = tl.where(i % 4 < 2, tl.where(i % 4 == 0, w0, w1), tl.where(i % 4 == 2, w2, w3))
+    return ((word >> 1).to(tl.int64) << 32) | i.to(tl.int64)
+
+
+@triton.jit
+def ranked(seed, offset, sample_offset, i, B, KIND: tl.constexpr):
+    """Partner of i: int32 [R] by ranking B random keys, without a sort.
+
+    "permute": i's rank itself. "exact": ranks (0, 1), (2, 3), ... are pairs, so the partner is the key next above for
+    an even rank and next below for an odd one.
+    """
+    own = sort_key(words(seed, offset, sample_offset + i // 4, STREAM_KEYS), i)[:, None]
+    rank = i * 0
+    above = own * 0 + NO_KEY
+    under = own * 0 - 1
+    for start in range(0, B, 4 * KEY_CHUNK):
+        four = start // 4 + tl.arange(0, KEY_CHUNK)
+        drawn = words(seed, offset, sample_offset + four, STREAM_KEYS)
+        for w in tl.static_range(4):
+            j = 4 * four + w
+            keys = tl.where(j < B, sort_key(drawn, j), NO_KEY)[None, :]
+            rank += tl.sum((keys < own).to(tl.int32), 1)
+            if KIND == EXACT:
+                above = tl.minimum(above, tl.min(tl.where(keys > own, keys, NO_KEY), 1)[:, None])
+                under = tl.maximum(under, tl.max(tl.where(keys < own, keys, -1), 1)[:, None])
+    if KIND == PERMUTE:
+        return rank
+    neighbour = tl.where((rank % 2 == 0)[:, None], above, under)
+    neighbour = tl.max(neighbour, 1)  # [R, 1] -> [R]
+    return tl.where(neighbour == NO_KEY, i, (neighbour & 0x7FFFFFFF).to(tl.int32))  # the last of an odd batch is alone
+
+
+@triton.jit
+def drawn_mate(seed, offset, sample_offset, i, B, KIND: tl.constexpr):
+    """Partner of i before p is applied, for i: int32 [R] and every kind that is drawn or computed."""
+    if KIND == MATCHING:
+        mate = matching(draw_h(seed, offset, sample_offset, B), i, B)
+    elif KIND == FLIP:
+        mate = B - 1 - i
+    elif KIND == ROLL:
+        mate = tl.where(i == 0, B - 1, i - 1)
+    else:
+        mate = ranked(seed, offset, sample_offset, i, B, KIND)
+    return mate
+
+
+@triton.jit
+def kept_fraction(y0, x0, y1, x1, H: tl.constexpr, W: tl.constexpr):
+    """Exact share of the pixels outside the half-open box."""
+    kept = H * W - (y1 - y0) * (x1 - x0)
+    return tl.div_rn(kept.to(tl.float32), H * W * 1.0)
+
+
+@triton.jit
+def cut_side(ratio, word, SIDE: tl.constexpr):
+    """One axis of CutMix's box: side int(S sqrt(1 - lam)), centre uniform, edges clipped."""
+    half = (ratio * SIDE).to(tl.int32) // 2
+    centre = below(word, SIDE)
+    return tl.maximum(centre - half, 0), tl.minimum(centre + half, SIDE)
+
+
+@triton.jit
+def minmax_side(word_side, word_origin, LO: tl.constexpr, COUNT: tl.constexpr, SIDE: tl.constexpr):
+    """One axis of timm's `cutmix_minmax` box: side uniform in [LO, LO + COUNT), origin anywhere it fits."""
+    cut = LO + below(word_side, COUNT)
+    start = below(word_origin, SIDE - cut + 1)
+    return start, start + cut
