@@ -11,8 +11,8 @@ from . import ops, rng
 from .labels import MixedTarget, check_classes, check_target
 from .layout import as_dense, is_channels_last, sample_is_dense
 from .plan import Plan
-from .recipe import GIVEN, Recipe
-from .spec import CutMix, Mixup, check_integer, check_number
+from .recipe import Recipe
+from .spec import GIVEN_TENSOR, CutMix, Mixup, check_integer, check_number
 
 IMAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 MEMORY_FORMATS = {None: None, torch.contiguous_format: False, torch.channels_last: True, torch.preserve_format: None}
@@ -89,7 +89,7 @@ def fused_mixup(
         >>> mixed.shape, target.shape
         (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]))
     """
-    kind, partner = ("given", partner) if isinstance(partner, Tensor) else (partner, None)
+    kind, partner = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     recipe = recipe_of(Mixup, alpha, p, mode, kind, num_classes, smoothing)
     return call(
         recipe, x, y, lam, None, partner, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
@@ -147,7 +147,7 @@ def fused_cutmix(
         >>> bool(torch.allclose(target.sum(1), torch.ones(8)))
         True
     """
-    kind, partner = ("given", partner) if isinstance(partner, Tensor) else (partner, None)
+    kind, partner = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     if isinstance(minmax, list):
         minmax = tuple(minmax)
     recipe = recipe_of(CutMix, alpha, p, mode, kind, num_classes, smoothing, correct_lam, minmax)
@@ -157,14 +157,23 @@ def fused_cutmix(
     )  # fmt: skip
 
 
-def replay(plan: Plan, x: Tensor, y: Tensor | None = None, *, num_classes: int | None = None, smoothing: float = 0.0,
-           mean: Any = None, std: Any = None, out_dtype: torch.dtype | None = None,
-           memory_format: torch.memory_format | None = None, inplace: bool = False, out: Tensor | None = None) -> Any:  # fmt: skip
+def replay(
+    plan: Plan,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    num_classes: int | None = None,
+    smoothing: float = 0.0,
+    mean: float | Sequence[float] | Tensor | None = None,
+    std: float | Sequence[float] | Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+    inplace: bool = False,
+    out: Tensor | None = None,
+) -> Any:
     """`Plan.apply`."""
     recipe = recipe_of(Mixup, 1.0, 1.0, "elem", "matching", num_classes, smoothing)
-    return call(
-        recipe, x, y, None, None, None, plan, mean, std, out_dtype, memory_format, inplace, out, None, 0, False
-    )
+    return call(recipe, x, y, None, None, None, plan, mean, std, out_dtype, memory_format, inplace, out, None, 0, False)
 
 
 def recipe_of(spec: type[Mixup] | type[CutMix], *arguments: Any) -> Recipe:
@@ -222,9 +231,8 @@ def call(
         box = check_given("box", box, x, (batch, 4), (torch.int32, torch.int64)).int().contiguous()
     if partner is not None:
         partner = check_given("partner", partner, x, (batch,), (torch.int64,)).contiguous()
-    if type(sample_offset) is not int or not 0 <= sample_offset <= MAX_INDEX - batch:
-        if not isinstance(sample_offset, torch.SymInt):
-            check_integer("sample_offset", sample_offset, 0, MAX_INDEX - batch)
+    if not isinstance(sample_offset, torch.SymInt):
+        check_integer("sample_offset", sample_offset, 0, MAX_INDEX - batch)
     norm = None
     if mean is not None or std is not None:
         norm = norm_of(mean, std, x)
@@ -267,10 +275,8 @@ def call(
                 result = x.copy_(result)
         drawn = drawn if want_plan else packed
     else:
-        if inplace:
-            result = x
-        else:
-            result = ops.allocate_image(x, out_dtype, channels_last) if out is None else out
+        destination = x if inplace else out
+        result = ops.allocate_image(x, out_dtype, channels_last) if destination is None else destination
         target_out, drawn = ops.call_mix_into(as_dense(x), result, *arguments, recipe, want_plan)
 
     if plan is None and drawn is not None:
@@ -278,7 +284,8 @@ def call(
     if y is None:
         return (result, plan) if return_plan else result
     if as_classes:
-        assert plan is not None and target_out is not None
+        assert plan is not None
+        assert target_out is not None
         target_out = MixedTarget(y, target_out, plan.lam)
     return (result, target_out, plan) if return_plan else (result, target_out)
 
@@ -299,9 +306,7 @@ def check_images(x: object, recipe: Recipe) -> None:
         raise ValueError(f"x must be on a cpu or cuda device, got {x.device}")
 
 
-def check_given(
-    name: str, value: object, x: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]
-) -> Tensor:
+def check_given(name: str, value: object, x: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a Tensor {list(shape)}, got {type(value).__name__}")
     if value.dtype not in dtypes:
@@ -328,7 +333,9 @@ def check_plan(plan: object, recipe: Recipe, x: object, lam: object, box: object
         raise TypeError(f"plan must be a fusedmix.Plan, got {type(plan).__name__}")
     for name, value in (("lam", lam), ("box", box), ("partner", partner)):
         if value is not None:
-            raise ValueError(f"plan already fixes lam, box and partner: {name} must be None, got {type(value).__name__}")
+            raise ValueError(
+                f"plan already fixes lam, box and partner: {name} must be None, got {type(value).__name__}"
+            )
     if isinstance(x, Tensor) and x.dim() > 0:
         if len(plan) != x.shape[0]:
             raise ValueError(f"plan is for {len(plan)} samples, but x has {x.shape[0]}")
@@ -341,9 +348,7 @@ def check_plan(plan: object, recipe: Recipe, x: object, lam: object, box: object
 
 def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
     if memory_format not in MEMORY_FORMATS:
-        raise ValueError(
-            f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format!r}"
-        )
+        raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format!r}")
     if memory_format == torch.channels_last and x.dim() != 4:
         raise ValueError(f"memory_format=torch.channels_last needs x as [B, C, H, W], got {list(x.shape)}")
     return MEMORY_FORMATS[memory_format]  # type: ignore[index]  # membership was just checked

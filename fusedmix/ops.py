@@ -129,7 +129,11 @@ def _fake_mix(x, *arguments):
     return out, *_fake_mix_out(x, out, *arguments)
 
 
-for _name, _real, _fake in (("mix", _mix, _fake_mix), ("mix_", _mix_, _fake_mix_), ("mix_out", _mix_out, _fake_mix_out)):
+for _name, _real, _fake in (
+    ("mix", _mix, _fake_mix),
+    ("mix_", _mix_, _fake_mix_),
+    ("mix_out", _mix_out, _fake_mix_out),
+):
     for _key in ("CPU", "CUDA"):
         LIBRARY.impl(_name, _real, _key)
     torch.library.register_fake(f"fusedmix::{_name}", _fake, lib=LIBRARY)
@@ -167,7 +171,7 @@ def image_adjoint(
     grad: Tensor, plan: Tensor, scale: Tensor | None, recipe: Recipe, dtype: torch.dtype, channels_last: bool
 ) -> Tensor:
     """What each image receives back from its own output and from that of whoever mixed it in."""
-    if recipe.is_paired:
+    if recipe.is_paired and grad.device.type != "cpu":
         recipe = recipe._replace(adjoint=not recipe.adjoint)
         return torch.ops.fusedmix.mix.default(
             grad, None, scale, plan, None, None, None, None, 0, 0, 0, *recipe, False, dtype, channels_last

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from .recipe import GIVEN, MODES, PARTNERS, Recipe
 
+GIVEN_TENSOR = "an int64 tensor"  # stands for partners that the call brings itself
+
 
 def check_number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     """Refuses anything but a real number in [low, high], or in (low, high] with `open_low`."""
@@ -30,9 +32,9 @@ def check_choice(name: str, value: object, allowed: dict[str, int]) -> None:
 
 def check_common(mode: object, partner: object, num_classes: object, smoothing: object) -> None:
     check_choice("mode", mode, MODES)
-    if partner != "given":
+    if partner != GIVEN_TENSOR:
         check_choice("partner", partner, PARTNERS)
-    if mode == "pair" and partner in ("roll", "permute", "given"):
+    if mode == "pair" and partner in ("roll", "permute", GIVEN_TENSOR):
         raise ValueError(f'mode="pair" needs a partner that makes pairs ("matching", "exact", "flip"), got {partner!r}')
     if num_classes is not None:
         check_integer("num_classes", num_classes, 1, 2**31 - 1)
@@ -52,14 +54,14 @@ def check_minmax(minmax: object) -> tuple[float, float]:
 
 
 def partner_code(partner: str) -> int:
-    return GIVEN if partner == "given" else PARTNERS[partner]
+    return GIVEN if partner == GIVEN_TENSOR else PARTNERS[partner]
 
 
 @dataclass(frozen=True)
 class Mixup:
     """mixup (arXiv 1710.09412): lam ~ Beta(alpha, alpha), images and targets blended by lam.
 
-    `p` is the chance that a sample (pair, batch) is mixed. `partner="given"` says that the call brings the partners.
+    `p` is the chance that a sample (pair, batch) is mixed.
     """
 
     alpha: float = 1.0

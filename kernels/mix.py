@@ -28,7 +28,6 @@ from .sampling import (
     kept_fraction,
     matching_pair,
     minmax_side,
-    ranked,
     symmetric_beta,
     unit,
 )
@@ -50,7 +49,9 @@ TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = (tl.constexpr(form) for
 
 
 @triton.jit
-def sample_mate(i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr):
+def sample_mate(
+    i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr
+):
     """Partner of i before p is applied, for i: int32 [R]; out-of-range partners become the sample itself."""
     if REPLAY:
         mate = tl.load(plan_ptr + i * PLAN_COLUMNS + PLAN_MATE, mask=mask, other=0)
