@@ -1,6 +1,6 @@
 """The calls: `fused_mixup(x, y)` and `fused_cutmix(x, y)`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -89,10 +89,10 @@ def fused_mixup(
         >>> mixed.shape, target.shape
         (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]))
     """
-    kind, partner = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
+    kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     recipe = recipe_of(Mixup, alpha, p, mode, kind, num_classes, smoothing)
     return call(
-        recipe, x, y, lam, None, partner, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
+        recipe, x, y, lam, None, given, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
         sample_offset, return_plan,
     )  # fmt: skip
 
@@ -147,12 +147,12 @@ def fused_cutmix(
         >>> bool(torch.allclose(target.sum(1), torch.ones(8)))
         True
     """
-    kind, partner = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
+    kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     if isinstance(minmax, list):
         minmax = tuple(minmax)
     recipe = recipe_of(CutMix, alpha, p, mode, kind, num_classes, smoothing, correct_lam, minmax)
     return call(
-        recipe, x, y, lam, box, partner, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
+        recipe, x, y, lam, box, given, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
         sample_offset, return_plan,
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def replay(
     return call(recipe, x, y, None, None, None, plan, mean, std, out_dtype, memory_format, inplace, out, None, 0, False)
 
 
-def recipe_of(spec: type[Mixup] | type[CutMix], *arguments: Any) -> Recipe:
+def recipe_of(spec: Callable[..., Mixup | CutMix], *arguments: Any) -> Recipe:
     """The recipe of a spec; checked once per set of arguments."""
     if torch.compiler.is_compiling():
         return spec(*arguments).recipe
@@ -187,7 +187,7 @@ def recipe_of(spec: type[Mixup] | type[CutMix], *arguments: Any) -> Recipe:
 
 
 @lru_cache(maxsize=256, typed=True)
-def _recipe_of(spec: type[Mixup] | type[CutMix], *arguments: Any) -> Recipe:
+def _recipe_of(spec: Callable[..., Mixup | CutMix], *arguments: Any) -> Recipe:
     return spec(*arguments).recipe
 
 
@@ -351,7 +351,7 @@ def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
         raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format!r}")
     if memory_format == torch.channels_last and x.dim() != 4:
         raise ValueError(f"memory_format=torch.channels_last needs x as [B, C, H, W], got {list(x.shape)}")
-    return MEMORY_FORMATS[memory_format]  # type: ignore[index]  # membership was just checked
+    return MEMORY_FORMATS[memory_format]
 
 
 def check_out_dtype(out_dtype: object, x: Tensor, has_norm: bool, out: Tensor | None) -> torch.dtype:
@@ -448,11 +448,9 @@ def check_values(
 
 def norm_of(mean: Any, std: Any, x: Tensor) -> Tensor:
     """float32 [2, C]: mean and inverse std per channel, on x's device."""
-    channels = x.shape[1]
-    values = tuple(v if isinstance(v, Tensor | float | int | None) else tuple(v) for v in (mean, std))
-    if torch.compiler.is_compiling() or any(isinstance(v, Tensor) for v in values):
-        return build_norm(*values, channels, x.device)
-    return cached_norm(*values, channels, x.device)
+    mean, std = (v if isinstance(v, Tensor | float | int | None) else tuple(v) for v in (mean, std))
+    build = build_norm if composes(x) or isinstance(mean, Tensor) or isinstance(std, Tensor) else cached_norm
+    return build(mean, std, x.shape[1], x.device)
 
 
 def build_norm(mean: Any, std: Any, channels: int, device: torch.device) -> Tensor:

@@ -108,9 +108,9 @@ def _mix_(x, *arguments):
 
 
 def _mix(x, *arguments):
-    *arguments, out_dtype, channels_last = arguments
+    *shared, out_dtype, channels_last = arguments
     out = allocate_image(x, out_dtype, channels_last)
-    return out, *_mix_out(x, out, *arguments)
+    return out, *_mix_out(x, out, *shared)
 
 
 def _fake_mix_out(x, out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, *numbers):
@@ -124,9 +124,9 @@ def _fake_mix_(x, *arguments):
 
 
 def _fake_mix(x, *arguments):
-    *arguments, out_dtype, channels_last = arguments
+    *shared, out_dtype, channels_last = arguments
     out = allocate_image(x, out_dtype, channels_last)
-    return out, *_fake_mix_out(x, out, *arguments)
+    return out, *_fake_mix_out(x, out, *shared)
 
 
 for _name, _real, _fake in (
@@ -156,7 +156,7 @@ def _backward(ctx, grad_out, grad_target, _grad_plan):
     plan, *norm = ctx.saved_tensors
     if len(plan) != len(grad_out):
         raise RuntimeError("fusedmix::mix needs want_plan=True to be differentiated")
-    grads = [None] * 25
+    grads: list[Tensor | None] = [None] * 26
     if ctx.needs_input_grad[0]:
         scale = torch.stack([torch.zeros_like(norm[0][0]), norm[0][1]]) if norm else None
         grads[0] = image_adjoint(grad_out, plan, scale, ctx.recipe, ctx.x_dtype, ctx.x_last)

@@ -13,7 +13,8 @@ def check_number(name: str, value: object, low: float, high: float, *, open_low:
     """Refuses anything but a real number in [low, high], or in (low, high] with `open_low`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (low < value if open_low else low <= value) or not value <= high or not math.isfinite(value):
+    number = float(value)
+    if not (low < number if open_low else low <= number) or not number <= high or not math.isfinite(number):
         allowed = f"> {low:g}" if math.isinf(high) else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
@@ -21,7 +22,7 @@ def check_number(name: str, value: object, low: float, high: float, *, open_low:
 def check_integer(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if not low <= value <= high:
+    if not low <= int(value) <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
 
 

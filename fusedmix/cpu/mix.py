@@ -23,6 +23,8 @@ from .sampling import Array, Draw, draw
 CHUNK_BYTES = 1 << 19  # a chunk and its scratch stay in a core's share of the cache
 SAMPLE_BYTES = 1 << 16  # from here on one torch call per sample costs less than gathering partners into scratch
 
+Region = tuple[slice, slice, slice]
+
 INTEGER_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
@@ -102,18 +104,20 @@ def as_array(x: Tensor) -> Array:
     return x.view(INTEGER_VIEW[x.element_size()]).numpy()
 
 
-def regions(drawn: Draw) -> list[tuple[slice, slice] | None]:
-    """Rows and columns of every sample's box; None where it holds no pixel."""
-    return [(slice(y0, y1), slice(x0, x1)) if y1 > y0 and x1 > x0 else None for y0, x0, y1, x1 in drawn.box.tolist()]
+def regions(drawn: Draw) -> list[Region | None]:
+    """Every sample's box as an index into [C, H, W]; None where it holds no pixel."""
+    return [
+        (slice(None), slice(y0, y1), slice(x0, x1)) if y1 > y0 and x1 > x0 else None
+        for y0, x0, y1, x1 in drawn.box.tolist()
+    ]
 
 
-def copy_region(destination: Array, source: Array, region: tuple[slice, slice], channels_last: bool) -> None:
+def copy_region(destination: Array, source: Array, region: Region, channels_last: bool) -> None:
     """Copies a box of one sample, [C, H, W]; channels_last says that memory runs as [H, W, C]."""
     if channels_last:
         destination, source = destination.transpose(1, 2, 0), source.transpose(1, 2, 0)
-        destination[region] = source[region]
-    else:
-        destination[(slice(None), *region)] = source[(slice(None), *region)]
+        region = (*region[1:], slice(None))
+    destination[region] = source[region]
 
 
 def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
@@ -163,14 +167,15 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
 
     samples, pixels = x.unbind(0), as_array(x)
     scratch = torch.empty_like(x[:1])[0]
-    last, region, lam = is_channels_last(x), regions(drawn) if x.dim() == 4 else [None] * len(x), weight.tolist()
+    last, lam = is_channels_last(x), weight.tolist()
+    region = regions(drawn)
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
         # What j takes from i is set aside, i is written from j, then j from what was set aside.
         box_i, box_j = region[i], region[j]
         if lam[j] != 1:
             scratch.copy_(samples[i])
         elif box_j is not None:
-            aside = pixels[(i, slice(None), *box_j)].copy()
+            aside = pixels[i][box_j].copy()
         if lam[i] != 1:
             torch.lerp(samples[j], samples[i], lam[i], out=samples[i])
         elif box_i is not None:
@@ -178,7 +183,7 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
         if lam[j] != 1:
             torch.lerp(scratch, samples[j], lam[j], out=samples[j])
         elif box_j is not None:
-            pixels[(j, slice(None), *box_j)] = aside
+            pixels[j][box_j] = aside
 
 
 def blend_pairs(x: Tensor, first: Array, second: Array, weight: Array) -> None:
@@ -200,13 +205,12 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> No
     """Any dtype to any other, normalised if asked: float32 chunks with the reference's own steps, then one rounding."""
     source = x.clone() if x.data_ptr() == out.data_ptr() else x
     weight = image_weight(drawn)
-    region = regions(drawn) if x.dim() == 4 else [None] * len(x)
+    region = regions(drawn)
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1))
     # big + w (small - big) is other + lam (own - other) for lam < 1/2, else own - (1 - lam) (own - other).
     factor = torch.from_numpy(np.where(weight < 0.5, weight, weight - 1)).view(-1, *[1] * (x.dim() - 1))
     partner, blended, swapped = drawn.partner, weight != 1, weight < 0.5
-    layout = {"dtype": torch.float32, "memory_format": torch.preserve_format}
-    own_scratch, other_scratch, difference = (torch.empty_like(x[:step], **layout) for _ in range(3))
+    own_scratch, other_scratch, difference = (torch.empty_like(x[:step], dtype=torch.float32) for _ in range(3))
     for start in range(0, len(x), step):
         stop = min(start + step, len(x))
         own, other = own_scratch[: stop - start], other_scratch[: stop - start]
@@ -226,7 +230,7 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> No
         for n in range(stop - start):
             box = region[start + n]
             if box is not None:
-                own[(n, slice(None), *box)] = source[(partner[start + n], slice(None), *box)]
+                own[n][box] = source[partner[start + n]][box]
         if norm is not None:
             mean, inverse_std = norm.view(2, 1, -1, *[1] * (x.dim() - 2))
             own.sub_(mean).mul_(inverse_std)
