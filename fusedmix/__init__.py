@@ -1,8 +1,7 @@
 """fusedmix: batch augmentation for PyTorch, one launch a call."""
 
-from .functional import debug, fused_cutmix, fused_mixup
+from .functional import Plan, debug, fused_cutmix, fused_mixup
 from .labels import MixedTarget
-from .plan import Plan
 from .transforms import FusedMix
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .functional import call
+from .functional import Plan, call
 from .spec import MixupOrCutMix, describe
 
 
@@ -68,7 +68,7 @@ class FusedMix(nn.Module):
         x: Tensor,
         y: Tensor | None = None,
         *,
-        plan: Any = None,
+        plan: Plan | None = None,
         generator: torch.Generator | None = None,
         sample_offset: int = 0,
         return_plan: bool = False,

@@ -1,0 +1,186 @@
+"""Checks of a call's arguments. Each names the argument, what came and what is allowed, before anything is written."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .labels import check_classes
+from .layout import is_channels_last, sample_is_dense
+from .ops import IMPLEMENTATIONS
+from .recipe import Recipe
+from .spec import check_number
+
+IMAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+MEMORY_FORMATS = {None: None, torch.contiguous_format: False, torch.channels_last: True, torch.preserve_format: None}
+
+PerChannel = float | Sequence[float] | Tensor | None
+
+
+def composes(x: Tensor) -> bool:
+    """True where a plain launch would escape something that is tracing, transforming or faking tensor operations."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x) is not Tensor
+        or torch._C._len_torch_dispatch_stack() != 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def check_images(x: object, recipe: Recipe) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a Tensor of images, got {type(x).__name__}")
+    if x.dtype not in IMAGE_DTYPES:
+        raise TypeError(f"x must be uint8, float16, bfloat16 or float32, got {x.dtype}")
+    if recipe.has_box and x.dim() != 4:
+        raise ValueError(f"x must be [B, C, H, W] where boxes are cut, got {list(x.shape)}")
+    if recipe.has_box and 0 in x.shape[2:]:
+        raise ValueError(f"x must have H and W of at least 1 where boxes are cut, got {list(x.shape)}")
+    if x.dim() < 2:
+        raise ValueError(f"x must be [B, ...] with at least 2 dimensions, got {list(x.shape)}")
+    if x.device.type not in IMPLEMENTATIONS and x.device.type != "meta":
+        raise ValueError(f"x must be on a cpu or cuda device, got {x.device}")
+
+
+def check_given(name: str, value: object, x: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a Tensor {list(shape)}, got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name} must be {' or '.join(map(str, dtypes))}, got {value.dtype}")
+    if value.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)}, got {list(value.shape)}")
+    if value.device != x.device:
+        raise ValueError(f"{name} must be on the device of x ({x.device}), got {value.device}")
+    return value
+
+
+def check_lam(lam: float | Tensor, x: Tensor) -> Tensor:
+    batch = x.shape[0]
+    if isinstance(lam, Tensor):
+        dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+        return check_given("lam", lam, x, (batch,), dtypes).detach().float().contiguous()
+    check_number("lam", lam, 0.0, 1.0)
+    return torch.full((batch,), float(lam), device=x.device)
+
+
+def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
+    if memory_format not in MEMORY_FORMATS:
+        raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format!r}")
+    if memory_format == torch.channels_last and x.dim() != 4:
+        raise ValueError(f"memory_format=torch.channels_last needs x as [B, C, H, W], got {list(x.shape)}")
+    return MEMORY_FORMATS[memory_format]
+
+
+def check_out_dtype(out_dtype: object, x: Tensor, has_norm: bool, out: Tensor | None) -> torch.dtype:
+    """dtype of the result: asked for, else that of `out`, else x's own, else float32 for normalised uint8."""
+    name = "out_dtype"
+    if out_dtype is None and isinstance(out, Tensor):
+        name, out_dtype = "out.dtype", out.dtype
+    if out_dtype is None:
+        return torch.float32 if has_norm and x.dtype == torch.uint8 else x.dtype
+    if not isinstance(out_dtype, torch.dtype):
+        raise TypeError(f"out_dtype must be a torch.dtype, got {type(out_dtype).__name__}")
+    if out_dtype not in IMAGE_DTYPES:
+        raise ValueError(f"{name} must be float32, float16, bfloat16 or uint8, got {out_dtype}")
+    if out_dtype == torch.uint8 and (x.dtype != torch.uint8 or has_norm):
+        raise ValueError(f"{name} torch.uint8 needs x of uint8 without mean and std, got x of {x.dtype}")
+    return out_dtype
+
+
+def check_destination(
+    x: Tensor, out: object, inplace: bool, recipe: Recipe, partner: Tensor | None, out_dtype: torch.dtype | None,
+    channels_last: bool | None, differentiates: bool,
+) -> None:  # fmt: skip
+    """Refuses an `out` or an in-place `x` that can't be written as asked."""
+    if inplace and out is not None:
+        raise ValueError("inplace=True and out= exclude each other: give one")
+    if inplace:
+        if x.requires_grad and x.is_leaf and torch.is_grad_enabled():
+            raise ValueError("inplace=True: x is a leaf that requires grad, which can't be written in place")
+        if not recipe.is_paired or partner is not None:
+            raise ValueError('inplace=True needs partner "matching", "exact" or "flip" (pairs), got another')
+        if out_dtype not in (None, x.dtype):
+            raise ValueError(f"inplace=True keeps the dtype of x ({x.dtype}), got out_dtype={out_dtype}")
+        if channels_last is not None and channels_last != is_channels_last(x):
+            raise ValueError("inplace=True keeps the memory format of x, got another memory_format")
+        check_writable("x with inplace=True", x)
+        return
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a Tensor, got {type(out).__name__}")
+    if out.shape != x.shape:
+        raise ValueError(f"out must have the shape of x {list(x.shape)}, got {list(out.shape)}")
+    if out.dtype != out_dtype:
+        raise ValueError(f"out must be {out_dtype}, got {out.dtype}")
+    if out.device != x.device:
+        raise ValueError(f"out must be on the device of x ({x.device}), got {out.device}")
+    if differentiates or out.requires_grad:
+        raise ValueError("out does not work with gradients: neither x, y nor out may require grad")
+    if channels_last is not None and channels_last != is_channels_last(out):
+        raise ValueError("out is not in the memory_format asked for")
+    check_writable("out", out)
+    if not torch.compiler.is_compiling() and type(x) is Tensor and overlap(x, out):
+        raise ValueError("out overlaps x in memory: it must be separate (inplace=True writes into x)")
+
+
+def check_writable(name: str, t: Tensor) -> None:
+    dense = t.is_contiguous() or sample_is_dense(t, False) or (t.dim() == 4 and sample_is_dense(t, True))
+    if not dense or (t.shape[0] > 1 and t.stride(0) < t[0].numel()):
+        raise ValueError(
+            f"{name} must have samples that are dense in memory, contiguous or channels_last, and apart from each "
+            f"other; got shape {list(t.shape)} with strides {list(t.stride())}"
+        )
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """True when the memory spans of two tensors meet."""
+    if a.numel() == 0 or b.numel() == 0:
+        return False
+
+    def span(t: Tensor) -> tuple[int, int]:
+        reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+        return t.data_ptr(), t.data_ptr() + (reach + 1) * t.element_size()
+
+    (a0, a1), (b0, b1) = span(a), span(b)
+    return a.device == b.device and a0 < b1 and b0 < a1
+
+
+def check_values(
+    target: Tensor | None, lam: Tensor | None, box: Tensor | None, partner: Tensor | None, recipe: Recipe, x: Tensor
+) -> None:
+    """Checks of values, where reading them costs nothing (CPU) or `debug` asks for it."""
+    if target is not None and target.dim() == 1 and recipe.num_classes:
+        check_classes(target, recipe.num_classes)
+    if x.shape[0] == 0:
+        return
+    if lam is not None and not bool(((lam >= 0) & (lam <= 1)).all()):
+        raise ValueError(f"lam must be in [0, 1], got values from {float(lam.min())} to {float(lam.max())}")
+    if partner is not None and not bool(((partner >= 0) & (partner < x.shape[0])).all()):
+        low, high = int(partner.min()), int(partner.max())
+        raise ValueError(f"partner must hold indices in [0, {x.shape[0]}), got values from {low} to {high}")
+    if box is not None:
+        y0, x0, y1, x1 = box.unbind(1)
+        if not bool(((y0 >= 0) & (x0 >= 0) & (y0 <= y1) & (x0 <= x1) & (y1 <= x.shape[2]) & (x1 <= x.shape[3])).all()):
+            raise ValueError(f"box must hold 0 <= y0 <= y1 <= {x.shape[2]} and 0 <= x0 <= x1 <= {x.shape[3]}")
+
+
+def norm_of(mean: PerChannel, std: PerChannel, x: Tensor) -> Tensor:
+    """float32 [2, C]: mean and inverse std per channel, on x's device."""
+    mean, std = (v if isinstance(v, Tensor | float | int | None) else tuple(v) for v in (mean, std))
+    build = build_norm if composes(x) or isinstance(mean, Tensor) or isinstance(std, Tensor) else cached_norm
+    return build(mean, std, x.shape[1], x.device)
+
+
+def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.device) -> Tensor:
+    rows = []
+    for name, value, default in (("mean", mean, 0.0), ("std", std, 1.0)):
+        row = torch.as_tensor(default if value is None else value, dtype=torch.float64)
+        if row.dim() > 1 or (row.dim() == 1 and row.shape[0] not in (1, channels)):
+            raise ValueError(f"{name} must be a number or one per channel ({channels}), got {list(row.shape)}")
+        if name == "std" and not torch.compiler.is_compiling() and not bool((row > 0).all()):
+            raise ValueError(f"std must be > 0, got {row.tolist()}")
+        rows.append(row.expand(channels))
+    return torch.stack([rows[0], 1.0 / rows[1]]).to(device=device, dtype=torch.float32)
+
+
+cached_norm = lru_cache(maxsize=64)(build_norm)

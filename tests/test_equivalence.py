@@ -1,0 +1,170 @@
+"""The Triton kernel and the CPU path against the reference."""
+
+import cases
+import pytest
+import torch
+from cases import DTYPES, EXACT, METHODS, PAIRINGS, TOLERANCES, assert_equal, expect, grid, images, run, targets
+
+from fusedmix.kernels.config import Launch
+from fusedmix.recipe import EXACT as EXACT_PAIRS
+from fusedmix.recipe import FLIP, MATCHING, PERMUTE, ROLL, Recipe
+
+IMPLEMENTATIONS = ["kernel", "cpu"]
+
+
+def tolerance(implementation: str, method: str, dtype: torch.dtype) -> tuple[float, float]:
+    return EXACT if method == "cutmix" else TOLERANCES[implementation][dtype]
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_product(implementation: str, method: str, dtype: torch.dtype, channels_last: bool) -> None:
+    """Methods x dtypes x layouts x partner kinds x modes x target forms, over odd and even sizes."""
+    for recipe, form, shape, options in grid(method):
+        x, y = images(shape, dtype, channels_last), targets(form, shape[0])
+        want, _ = expect(x, y, recipe, **options)
+        got = run(implementation, x, y, recipe, **options)
+        assert_equal(got, want, tolerance(implementation, method, dtype), (recipe, form, shape, options))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_in_place_and_replay(implementation: str, method: str, dtype: torch.dtype, channels_last: bool) -> None:
+    """In place equals out of place, and a replay equals the first call, for every kind of pairs."""
+    for pairing in (MATCHING, EXACT_PAIRS, FLIP):
+        for shape in ((5, 3, 6, 8), (4, 2, 5, 7)):
+            recipe = Recipe(switch_prob=METHODS[method], pairing=pairing, p=0.8, num_classes=cases.K)
+            x, y = images(shape, dtype, channels_last), targets("one_hot", shape[0])
+            want, _ = expect(x, y, recipe, seed=9, offset=1)
+            bound = tolerance(implementation, method, dtype)
+            for replay in (None, want.plan):
+                inside = x.clone()
+                got = run(implementation, inside, y, recipe, seed=9, offset=1, out=inside, replay=replay)
+                assert_equal(got, want, bound, ("in place", recipe, shape, replay is not None))
+            got = run(implementation, x, y, recipe, replay=want.plan)
+            assert_equal(got, want, bound, ("replay", recipe, shape))
+
+
+@pytest.mark.parametrize("pairing", [ROLL, PERMUTE, PAIRINGS["given"]])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_replay_of_a_gather(implementation: str, pairing: int) -> None:
+    recipe = Recipe(switch_prob=0.5, pairing=pairing, p=0.7, num_classes=cases.K)
+    x, y = images((5, 3, 6, 8), torch.float32), targets("one_hot", 5)
+    given = torch.tensor([2, 2, 0, 3, 1]) if pairing == PAIRINGS["given"] else None
+    want, _ = expect(x, y, recipe, seed=4, partner=given)
+    got = run(implementation, x, y, recipe, replay=want.plan)
+    assert_equal(got, want, TOLERANCES[implementation][torch.float32], pairing)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("method", METHODS)
+def test_given_parameters(implementation: str, method: str) -> None:
+    """lam, box and partner from the caller, alone and together; boxes and partners out of range do no harm."""
+    x, y = images((5, 3, 9, 11), torch.float32), targets("one_hot", 5)
+    given = {
+        "lam": torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0]),
+        "box": torch.tensor([[0, 0, 9, 11], [2, 3, 2, 8], [1, 0, 5, 4], [-3, -2, 40, 5], [7, 7, 3, 9]]).int(),
+        "partner": torch.tensor([4, -1, 0, 99, 2]),
+    }
+    names = list(given) if method != "mixup" else ["lam", "partner"]
+    for chosen in range(1, 2 ** len(names)):
+        options = {name: given[name] for bit, name in enumerate(names) if chosen >> bit & 1}
+        recipe = Recipe(
+            switch_prob=METHODS[method], num_classes=cases.K, correct_lam=chosen % 2 == 0,
+            pairing=PAIRINGS["given"] if "partner" in options else MATCHING,
+        )  # fmt: skip
+        want, _ = expect(x, y, recipe, seed=3, **options)
+        got = run(implementation, x, y, recipe, seed=3, **options)
+        assert_equal(got, want, tolerance(implementation, method, torch.float32), (method, options.keys()))
+
+
+@pytest.mark.parametrize("layouts", [(False, None), (True, None), (False, True), (True, False)], ids=str)
+@pytest.mark.parametrize("dtypes", [(torch.uint8, torch.float32), (torch.uint8, torch.bfloat16),
+                                    (torch.float32, torch.float16), (torch.bfloat16, torch.float32)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_normalise_cast_and_layout(implementation: str, dtypes: tuple, layouts: tuple) -> None:
+    """mean, std, out_dtype and memory_format: one rounding at the end, so float32 steps are equal bit for bit."""
+    norm = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
+    for method, switch_prob in METHODS.items():
+        for pairing in (MATCHING, PERMUTE):
+            for scale in (norm, None):
+                recipe = Recipe(switch_prob=switch_prob, pairing=pairing, p=0.8)
+                x = images((5, 3, 6, 8), dtypes[0], layouts[0])
+                want, _ = expect(x, None, recipe, seed=8, norm=scale, out_dtype=dtypes[1])
+                got = run(
+                    implementation, x, None, recipe, seed=8, norm=scale, out_dtype=dtypes[1], channels_last=layouts[1]
+                )
+                assert_equal(got, want, EXACT, (method, pairing, scale is None))
+                last = layouts[0] if layouts[1] is None else layouts[1]
+                assert got.out.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tiles(method: str) -> None:
+    """Samples of many tiles, several a program, with a ragged end; row blocks that split classes and samples."""
+    for pairing in (MATCHING, EXACT_PAIRS, PERMUTE):
+        for in_place in (False, True):
+            if in_place and pairing == PERMUTE:
+                continue
+            recipe = Recipe(switch_prob=METHODS[method], pairing=pairing, num_classes=40)
+            x = images((5, 3, 13, 12), torch.float32)
+            y = torch.arange(5) * 7
+            want, _ = expect(x, y, recipe, seed=6)
+            launch = Launch(block=64, tiles=3, num_warps=4, row_elements=64)
+            got = run("kernel", x, y, recipe, seed=6, launch=launch, out=x if in_place else None)
+            assert_equal(got, want, EXACT, (method, pairing, in_place))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_empty_batch_and_empty_images(implementation: str) -> None:
+    for shape in ((0, 3, 4, 4), (3, 0, 4, 4)):
+        for switch_prob in METHODS.values():
+            recipe = Recipe(switch_prob=switch_prob, num_classes=cases.K)
+            x, y = torch.empty(shape), targets("one_hot", shape[0])
+            got = run(implementation, x, y, recipe)
+            assert got.out.shape == shape
+            assert got.target.shape == (shape[0], cases.K)
+            assert not got.target.isnan().any()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_batch_stride(implementation: str) -> None:
+    """Samples dense in memory but apart from each other, as x[::2] is."""
+    x = images((10, 3, 5, 8), torch.float32)[::2]
+    recipe = Recipe(switch_prob=0.5, num_classes=cases.K)
+    want, _ = expect(x, targets("one_hot", 5), recipe, seed=1)
+    got = run(implementation, x, targets("one_hot", 5), recipe, seed=1)
+    assert_equal(got, want, TOLERANCES[implementation][torch.float32], "strided")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_unmixed_samples_are_untouched(implementation: str) -> None:
+    """NaN, infinity and -0.0 of a neighbour never reach a sample that is not mixed, nor are its own bits changed."""
+    x = torch.full((4, 1, 2, 2), -0.0)
+    x[1], x[3] = float("inf"), float("nan")
+    for switch_prob in METHODS.values():
+        recipe = Recipe(switch_prob=switch_prob, p=0.0)
+        got = run(implementation, x, None, recipe, seed=2)
+        assert torch.equal(got.out.view(torch.int32), x.view(torch.int32))
+    lam = torch.ones(4)
+    got = run(implementation, x, None, Recipe(switch_prob=0.0), seed=2, lam=lam)
+    assert torch.equal(got.out.view(torch.int32), x.view(torch.int32))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adjoint_kernel(method: str) -> None:
+    """The kernel's adjoint is the gradient that autograd gives through the reference."""
+    for pairing in (MATCHING, EXACT_PAIRS, FLIP):
+        for shape in ((5, 3, 6, 8), (4, 2, 5, 7)):
+            recipe = Recipe(switch_prob=METHODS[method], pairing=pairing, p=0.7)
+            x = images(shape, torch.float32).requires_grad_()
+            want, drawn = expect(x, None, recipe, seed=5)
+            grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            (expected,) = torch.autograd.grad(want.out, x, grad)
+            got = run("kernel", grad, None, recipe._replace(adjoint=True), replay=want.plan)
+            # Two products and a sum, in an order that autograd chooses differently: 2 ulp of |grad| <= 5.
+            torch.testing.assert_close(got.out, expected, atol=1e-6, rtol=0)
