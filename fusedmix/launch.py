@@ -65,12 +65,13 @@ def target_form(recipe: Recipe, target_shape: torch.Size | None) -> tuple[int, i
     return (TARGET_ONE_HOT, recipe.num_classes) if recipe.num_classes else (TARGET_CLASS, 1)
 
 
-def prepare(shape: Shape, launch: config.Launch | None = None) -> Prepared:
+def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None) -> Prepared:
     """Grid, numbers and compile-time constants of a launch; `launch` overrides the launch table."""
     recipe, batch = shape.recipe, shape.x_shape[0]
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
-    launch = launch or config.launch_for(elements, *itemsizes, recipe.has_mixup and recipe.has_box)
+    both = recipe.has_mixup and recipe.has_box
+    launch = launch or config.launch_for(elements, *itemsizes, both, 64 if hip else 32)
 
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
@@ -110,7 +111,9 @@ def prepare(shape: Shape, launch: config.Launch | None = None) -> Prepared:
     )  # fmt: skip
     names = mix_kernel.arg_names
     ordered = tuple(constants[name] for name in names[names.index("ALIGN") :])
-    options = {} if INTERPRETED else {"num_warps": launch.num_warps, "enable_fp_fusion": False}
+    options = {"num_warps": launch.num_warps, "enable_fp_fusion": False}
+    if not hip:
+        options["maxnreg"] = config.MAX_REGISTERS
     return Prepared((row_programs + image_programs, 1, 1), numbers, ordered, options)
 
 

@@ -25,9 +25,10 @@ from .reference.masks import inside
 
 LIBRARY = torch.library.Library("fusedmix", "DEF")
 
+# The recipe's `mode` is called `sharing` here: torch passes a keyword `mode` of its own to an op's implementation.
 DRAWN = """Tensor? target, Tensor? norm, Tensor? plan, Tensor? lam, Tensor? box, Tensor? partner, Tensor? state,
     SymInt seed, SymInt offset, SymInt sample_offset,
-    float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int mode, int pairing, bool correct_lam,
+    float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int sharing, int pairing, bool correct_lam,
     float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint, bool want_plan"""
 LIBRARY.define(f"mix(Tensor x, {DRAWN}, ScalarType? out_dtype, bool? channels_last) -> (Tensor, Tensor, Tensor)")
 LIBRARY.define(f"mix_(Tensor(a!) x, {DRAWN}) -> (Tensor, Tensor)")

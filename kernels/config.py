@@ -15,11 +15,14 @@ class Launch(NamedTuple):
 
 
 NUM_WARPS = 4
+MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
 VECTOR_BYTES = 16
 MAX_TILES = 8
 
 
-def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, both_methods: bool) -> Launch:
+def launch_for(
+    sample_elements: int, x_itemsize: int, out_itemsize: int, both_methods: bool, warp_size: int = 32
+) -> Launch:
     """Launch of a batch whose samples have `sample_elements` elements.
 
     A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; half of that for bf16 and fp16
@@ -30,7 +33,7 @@ def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, both_me
     per_thread = min(2 * vector, 16)
     if x_itemsize != out_itemsize or (both_methods and x_itemsize == 2):
         per_thread = vector
-    block = per_thread * 32 * NUM_WARPS
+    block = per_thread * warp_size * NUM_WARPS
     tiles = min(MAX_TILES, max(1, -(-sample_elements // block)))
     return Launch(block, tiles, NUM_WARPS)
 

@@ -1,19 +1,21 @@
 """Compiles kernel variants without a GPU and reads registers, spills and access widths from the machine code."""
 
+import json
+import math
 import re
 import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import triton
+from codegen_variants import HOT, Variant
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
 from fusedmix.kernels.mix import NOT_SPECIALIZED, mix_kernel
 from fusedmix.launch import Shape, prepare
-from fusedmix.recipe import Recipe
 
 TYPE_NAMES = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8", torch.int64: "i64",
@@ -27,38 +29,21 @@ TARGETS = {
 BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One combination of compile-time constants, named by what a caller asked for."""
-
-    recipe: Recipe
-    x_dtype: torch.dtype = torch.float32
-    out_dtype: torch.dtype | None = None
-    shape: tuple[int, ...] = (128, 3, 224, 224)
-    target_shape: tuple[int, ...] | None = (128,)
-    target_dtype: torch.dtype = torch.int64
-    channels_last: bool = False
-    out_last: bool | None = None
-    in_place: bool = False
-    replay: bool = False
-    has_norm: bool = False
-
-    def key(self) -> Shape:
-        elements = 1
-        for side in self.shape[1:]:
-            elements *= side
-        return Shape(
-            self.recipe, self.replay, torch.Size(self.shape), elements, self.x_dtype, elements,
-            self.out_dtype or self.x_dtype, self.channels_last,
-            self.channels_last if self.out_last is None else self.out_last, self.in_place,
-            None if self.target_shape is None else torch.Size(self.target_shape), self.target_dtype, self.replay,
-            self.has_norm, False, False, False, False, 0,
-        )  # fmt: skip
+def shape_of(variant: Variant) -> Shape:
+    """The launch key of a variant."""
+    elements = math.prod(variant.shape[1:])
+    target_shape = None if variant.target_shape is None else torch.Size(variant.target_shape)
+    return Shape(
+        variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, elements,
+        variant.out_dtype or variant.x_dtype, variant.channels_last,
+        variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
+        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, False, 0,
+    )  # fmt: skip
 
 
 def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
-    key = variant.key()
-    prepared = prepare(key)
+    key = shape_of(variant)
+    prepared = prepare(key, hip=target.backend == "hip")
     names = mix_kernel.arg_names
     constants = dict(zip(names[names.index("ALIGN") :], prepared.constants, strict=True))
     constants["INTERPRETED"] = False
@@ -85,40 +70,66 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         else:
             signature[name] = "i32" if name in NOT_SPECIALIZED else "fp32"
     source = ASTSource(fn=mix_kernel, signature=signature, constexprs=constants, attrs=attrs)
-    return triton.compile(source, target=target, options=dict(prepared.options) or {"num_warps": 4})
+    return triton.compile(source, target=target, options=prepared.options)
 
 
-@dataclass
-class Sass:
-    registers: int
-    stack: int
-    instructions: int
-    loads: dict[str, int]
-    stores: dict[str, int]
-    shared: int
+def widths(operations: list[str], prefix: str) -> dict[str, int]:
+    """How many accesses of each width: bits, or U8/U16 for single bytes and halfwords."""
+    counts: dict[str, int] = {}
+    for operation in operations:
+        if operation.startswith(prefix):
+            parts = operation.split(".")
+            width = next((w for w in ("128", "64", "U8", "U16", "S8", "S16") if w in parts), "32")
+            counts[width] = counts.get(width, 0) + 1
+    return counts
 
 
-def read_sass(kernel: CompiledKernel) -> Sass:
+def nvidia_report(kernel: CompiledKernel) -> dict:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
         usage = subprocess.run([BIN / "cuobjdump", "-res-usage", file.name], capture_output=True, text=True).stdout
         code = subprocess.run([BIN / "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True).stdout
-    body = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code)
+    operations = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code)
+    local = sum(operation.startswith(("LDL", "STL")) for operation in operations)
+    return {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "spills": int(re.search(r"STACK:(\d+)", usage)[1]) + local,
+        "instructions": len(operations),
+        "loads": widths(operations, "LDG"),
+        "stores": widths(operations, "STG"),
+        "shared": kernel.metadata.shared,
+    }
 
-    def widths(prefix: str) -> dict[str, int]:
+
+AMD_WIDTHS = {"dwordx4": "128", "dwordx3": "96", "dwordx2": "64", "dword": "32", "ubyte": "U8", "byte": "U8",
+              "ushort": "U16", "short": "U16"}  # fmt: skip
+
+
+def amd_report(kernel: CompiledKernel) -> dict:
+    code = kernel.asm["amdgcn"]
+
+    def counted(kind: str) -> dict[str, int]:
         counts: dict[str, int] = {}
-        for op in body:
-            if op.startswith(prefix):
-                width = next((w for w in ("128", "64", "U8", "U16", "S8", "S16") if f".{w}" in op), "32")
-                counts[width] = counts.get(width, 0) + 1
+        for name in re.findall(rf"(?:global|buffer)_{kind}_(\w+)", code):
+            width = next((w for suffix, w in AMD_WIDTHS.items() if suffix in name), name)
+            counts[width] = counts.get(width, 0) + 1
         return counts
 
-    return Sass(
-        registers=int(re.search(r"REG:(\d+)", usage)[1]),
-        stack=int(re.search(r"STACK:(\d+)", usage)[1]),
-        instructions=len(body),
-        loads=widths("LDG"),
-        stores=widths("STG"),
-        shared=kernel.metadata.shared,
-    )
+    return {
+        "registers": int(re.search(r"\.vgpr_count:\s+(\d+)", code)[1]),
+        "spills": sum(int(n) for n in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", code)),
+        "instructions": len(re.findall(r"^\t[sv]_\w+|^\tglobal_\w+", code, re.M)),
+        "loads": counted("load"),
+        "stores": counted("store"),
+        "shared": kernel.metadata.shared,
+    }
+
+
+def report(variant: Variant, target: str) -> dict:
+    kernel = compile_variant(variant, TARGETS[target])
+    return amd_report(kernel) if target.startswith("gfx") else nvidia_report(kernel)
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: report(variant, sys.argv[1]) for name, variant in HOT.items()}))

@@ -22,12 +22,12 @@ def _seed() -> None:
 @pytest.mark.parametrize("call", [fused_mixup, fused_cutmix, FusedMix()])
 def test_returns(call) -> None:
     assert isinstance(call(X), torch.Tensor)
-    x, plan = call(X, return_plan=True)
+    _, plan = call(X, return_plan=True)
     assert isinstance(plan, fusedmix.Plan)
-    x, y = call(X, Y)
+    _, y = call(X, Y)
     assert isinstance(y, MixedTarget)
     assert torch.equal(y.y_a, Y)
-    x, y, plan = call(X, Y, return_plan=True)
+    _, y, plan = call(X, Y, return_plan=True)
     assert torch.equal(y.y_b, Y[plan.partner])
     assert torch.equal(y.lam, plan.lam)
     assert plan.method.dtype == torch.int32
@@ -79,7 +79,7 @@ def test_out_and_inplace() -> None:
 
 
 def test_plan_goes_along_with_other_tensors() -> None:
-    x, plan = fused_cutmix(X, return_plan=True)
+    _, plan = fused_cutmix(X, return_plan=True)
     depth = torch.rand(6, 1, 8, 10)
     mixed = plan.apply(depth)
     y0, x0, y1, x1 = plan.box[0].tolist()

@@ -76,7 +76,8 @@ def test_beta_is_equal_everywhere(alpha: float) -> None:
     cpu = cpu_sampling.symmetric_beta(u.numpy(), v.numpy(), np.float32(alpha))
     assert torch.equal(torch.from_numpy(cpu), want)
     got = torch.empty(n, device=DEVICE)
-    beta_kernel[(1,)](got, torch.cat([u, v]).to(DEVICE), alpha, n, **({} if DEVICE == "cpu" else {"enable_fp_fusion": False}))  # fmt: skip
+    options = {} if DEVICE == "cpu" else {"enable_fp_fusion": False}
+    beta_kernel[(1,)](got, torch.cat([u, v]).to(DEVICE), alpha, n, **options)
     assert torch.equal(got.cpu(), want)
 
 

@@ -1,0 +1,60 @@
+"""The hot variants: what a training loop is likely to run. Free of triton, so that tests can list them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fusedmix.recipe import EXACT, PERMUTE, ROLL, Recipe
+
+F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
+CUTMIX = Recipe(num_classes=1000)
+MIXUP = CUTMIX._replace(switch_prob=0.0)
+POLICY = CUTMIX._replace(switch_prob=0.5)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of compile-time constants, in the words of a caller."""
+
+    recipe: Recipe
+    x_dtype: torch.dtype = F32
+    out_dtype: torch.dtype | None = None
+    shape: tuple[int, ...] = (128, 3, 224, 224)
+    target_shape: tuple[int, ...] | None = (128,)
+    target_dtype: torch.dtype = torch.int64
+    channels_last: bool = False
+    out_last: bool | None = None
+    in_place: bool = False
+    replay: bool = False
+    has_norm: bool = False
+    load_width: str = "128"  # bits of an image load
+
+
+HOT = {
+    **{
+        f"{name} {str(dtype)[6:]}": Variant(recipe, dtype)
+        for name, recipe in (("cutmix", CUTMIX), ("mixup", MIXUP), ("policy", POLICY))
+        for dtype in (F32, F16, BF16, U8)
+    },
+    "cutmix float32 in place": Variant(CUTMIX, F32, in_place=True),
+    "cutmix bfloat16 in place": Variant(CUTMIX, BF16, in_place=True),
+    "mixup bfloat16 in place": Variant(MIXUP, BF16, in_place=True),
+    "policy bfloat16 in place": Variant(POLICY, BF16, in_place=True),
+    "cutmix bfloat16 channels_last": Variant(CUTMIX, BF16, channels_last=True),
+    "mixup float32 channels_last": Variant(MIXUP, F32, channels_last=True),
+    "cutmix float32 CIFAR": Variant(CUTMIX._replace(num_classes=100), F32, shape=(512, 3, 32, 32)),
+    "mixup float32 CIFAR": Variant(MIXUP._replace(num_classes=100), F32, shape=(512, 3, 32, 32)),
+    "cutmix float32 permute": Variant(CUTMIX._replace(pairing=PERMUTE), F32),
+    "mixup bfloat16 permute": Variant(MIXUP._replace(pairing=PERMUTE), BF16),
+    "policy bfloat16 roll": Variant(POLICY._replace(pairing=ROLL), BF16),
+    "cutmix bfloat16 exact": Variant(CUTMIX._replace(pairing=EXACT), BF16),
+    "cutmix bfloat16 replay": Variant(CUTMIX, BF16, replay=True),
+    "policy bfloat16 replay": Variant(POLICY, BF16, replay=True),
+    "policy bfloat16 adjoint": Variant(POLICY._replace(adjoint=True), BF16, replay=True, target_shape=None),
+    "mixup float32 adjoint": Variant(MIXUP._replace(adjoint=True), F32, replay=True, target_shape=None),
+    "cutmix bfloat16 soft": Variant(CUTMIX, BF16, target_shape=(128, 1000), target_dtype=F32),
+    "cutmix uint8 to bfloat16": Variant(CUTMIX, U8, BF16, load_width="64"),
+    "mixup uint8 to bfloat16": Variant(MIXUP, U8, BF16, load_width="64"),
+    "policy uint8 to bfloat16 normalised": Variant(POLICY, U8, BF16, has_norm=True, load_width="64"),
+    "mixup uint8 to float32": Variant(MIXUP, U8, F32, load_width="32"),
+}

@@ -1,0 +1,43 @@
+"""Every hot variant compiles without a GPU: no spills, wide accesses, registers that leave room for latency hiding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from codegen_variants import HOT
+
+CODEGEN = Path(__file__).with_name("codegen.py")
+MAX_REGISTERS = 128  # room for 512 threads a multiprocessor at the least
+
+
+@pytest.fixture(scope="module", params=["sm_80", "sm_90", "sm_100", "gfx942"])
+def compiled(request: pytest.FixtureRequest) -> tuple[str, dict]:
+    """Reports of all variants for one target, from a process that does not interpret."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(CODEGEN.parent)
+    done = subprocess.run(
+        [sys.executable, CODEGEN, request.param], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return request.param, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_variant(compiled: tuple[str, dict], name: str) -> None:
+    target, reports = compiled
+    report, hot = reports[name], HOT[name]
+    assert report["spills"] == 0, report
+    if target == "gfx942":
+        # Wide accesses; a divergent end of a row of targets may be written in smaller pieces.
+        assert report["loads"].get(hot.load_width, 0) >= 2, report
+        assert report["stores"].get("128", 0) >= 2, report
+        return
+    assert report["registers"] <= MAX_REGISTERS, report
+    assert report["shared"] <= 64, report  # reductions only: no tile passes through shared memory
+    assert report["loads"].get(hot.load_width, 0) >= 2, report
+    # Byte and halfword accesses would be images, read or written one element at a time.
+    assert not {"U8", "U16", "S8", "S16"} & {*report["loads"], *report["stores"]}, report
+    assert set(report["stores"]) == {"128"}, report
