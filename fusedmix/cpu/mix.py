@@ -20,10 +20,8 @@ from fusedmix.reference.labels import dense_rows, mix_rows
 
 from .sampling import Array, Draw, draw
 
-CHUNK_BYTES = 1 << 19  # a chunk and its scratch stay in a core's share of the cache
+CHUNK_BYTES = 1 << 21  # a chunk and its scratch stay in cache, and one torch call covers many samples
 SAMPLE_BYTES = 1 << 16  # from here on one torch call per sample costs less than gathering partners into scratch
-
-Region = tuple[slice, slice, slice]
 
 INTEGER_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
@@ -99,25 +97,21 @@ def image_weight(drawn: Draw) -> Array:
     return np.where(drawn.method == METHOD_MIXUP, drawn.lam, np.float32(1.0))
 
 
-def as_array(x: Tensor) -> Array:
-    """numpy view of x's bits as [B, H, W, C] or [B, C, H, W], for copies of any dtype."""
-    return x.view(INTEGER_VIEW[x.element_size()]).numpy()
+def planes(x: Tensor, channels_last: bool) -> tuple[Array, int]:
+    """numpy view of x's bits as [B, planes, H, row], and the elements of a pixel within a row.
+
+    Rows of all channels lie together in channels_last: one plane of W * C elements a row.
+    """
+    bits = x.view(INTEGER_VIEW[x.element_size()])
+    if not channels_last:
+        return bits.numpy(), 1
+    batch, channels, height, width = x.shape
+    return bits.permute(0, 2, 3, 1).numpy().reshape(batch, 1, height, width * channels), channels
 
 
-def regions(drawn: Draw) -> list[Region | None]:
-    """Every sample's box as an index into [C, H, W]; None where it holds no pixel."""
-    return [
-        (slice(None), slice(y0, y1), slice(x0, x1)) if y1 > y0 and x1 > x0 else None
-        for y0, x0, y1, x1 in drawn.box.tolist()
-    ]
-
-
-def copy_region(destination: Array, source: Array, region: Region, channels_last: bool) -> None:
-    """Copies a box of one sample, [C, H, W]; channels_last says that memory runs as [H, W, C]."""
-    if channels_last:
-        destination, source = destination.transpose(1, 2, 0), source.transpose(1, 2, 0)
-        region = (*region[1:], slice(None))
-    destination[region] = source[region]
+def edges(drawn: Draw, step: int) -> list[list[int]]:
+    """(y0, x0, y1, x1) of every sample's box, x in elements of a row."""
+    return (drawn.box * np.array([1, step, 1, step])).tolist()
 
 
 def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
@@ -148,11 +142,10 @@ def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
         for i in np.flatnonzero(~blended).tolist():
             destination[i] = source[i]  # a blend with weight 1 is not a copy where the partner is infinite
     if (drawn.method == METHOD_CUTMIX).any():
-        source, destination = as_array(x), as_array(out)
         last = is_channels_last(x) and is_channels_last(out)
-        for i, (j, region) in enumerate(zip(drawn.partner.tolist(), regions(drawn), strict=True)):
-            if region is not None:
-                copy_region(destination[i], source[j], region, last)
+        (source, step), (destination, _) = planes(x, last), planes(out, last)
+        for i, (j, (y0, x0, y1, x1)) in enumerate(zip(drawn.partner.tolist(), edges(drawn, step), strict=True)):
+            destination[i, :, y0:y1, x0:x1] = source[j, :, y0:y1, x0:x1]
 
 
 def mix_in_place(x: Tensor, drawn: Draw) -> None:
@@ -165,30 +158,32 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
     if small and (drawn.method[first] == METHOD_MIXUP).all() and (drawn.method[second] == METHOD_MIXUP).all():
         return blend_pairs(x, first, second, weight)
 
-    samples, pixels = x.unbind(0), as_array(x)
-    scratch = torch.empty_like(x[:1])[0]
-    last, lam = is_channels_last(x), weight.tolist()
-    region = regions(drawn)
+    samples, scratch, lam = x.unbind(0), torch.empty_like(x[:1])[0], weight.tolist()
+    has_box = bool((drawn.method == METHOD_CUTMIX).any())
+    if has_box:
+        pixels, step = planes(x, is_channels_last(x))
+        edge = edges(drawn, step)
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
         # What j takes from i is set aside, i is written from j, then j from what was set aside.
-        box_i, box_j = region[i], region[j]
         if lam[j] != 1:
             scratch.copy_(samples[i])
-        elif box_j is not None:
-            aside = pixels[i][box_j].copy()
+        elif has_box:
+            v0, u0, v1, u1 = edge[j]
+            aside = pixels[i, :, v0:v1, u0:u1].copy()
         if lam[i] != 1:
             torch.lerp(samples[j], samples[i], lam[i], out=samples[i])
-        elif box_i is not None:
-            copy_region(pixels[i], pixels[j], box_i, last)
+        elif has_box:
+            y0, x0, y1, x1 = edge[i]
+            pixels[i, :, y0:y1, x0:x1] = pixels[j, :, y0:y1, x0:x1]
         if lam[j] != 1:
             torch.lerp(scratch, samples[j], lam[j], out=samples[j])
-        elif box_j is not None:
-            pixels[j][box_j] = aside
+        elif has_box:
+            pixels[j, :, v0:v1, u0:u1] = aside
 
 
 def blend_pairs(x: Tensor, first: Array, second: Array, weight: Array) -> None:
     """mixup of pairs of small float32 samples in place, a chunk of pairs at a time."""
-    step = max(1, CHUNK_BYTES // (4 * max(x[0].nbytes, 1)))
+    step = max(1, CHUNK_BYTES // (2 * max(x[0].nbytes, 1)))
     a, b, mixed = (torch.empty_like(x[:step]) for _ in range(3))
     lam = torch.from_numpy(weight).view(-1, *[1] * (x.dim() - 1))
     first_rows, second_rows = torch.from_numpy(first), torch.from_numpy(second)
@@ -205,7 +200,7 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> No
     """Any dtype to any other, normalised if asked: float32 chunks with the reference's own steps, then one rounding."""
     source = x.clone() if x.data_ptr() == out.data_ptr() else x
     weight = image_weight(drawn)
-    region = regions(drawn)
+    edge = edges(drawn, 1)
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1))
     # big + w (small - big) is other + lam (own - other) for lam < 1/2, else own - (1 - lam) (own - other).
     factor = torch.from_numpy(np.where(weight < 0.5, weight, weight - 1)).view(-1, *[1] * (x.dim() - 1))
@@ -227,10 +222,9 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> No
             for n in np.flatnonzero(~blended[start:stop]).tolist():
                 delta[n].zero_()
             own.add_(delta)
-        for n in range(stop - start):
-            box = region[start + n]
-            if box is not None:
-                own[n][box] = source[partner[start + n]][box]
+        for n, (y0, x0, y1, x1) in enumerate(edge[start:stop]):
+            if y1 > y0 and x1 > x0:
+                own[n, :, y0:y1, x0:x1] = source[partner[start + n], :, y0:y1, x0:x1]
         if norm is not None:
             mean, inverse_std = norm.view(2, 1, -1, *[1] * (x.dim() - 2))
             own.sub_(mean).mul_(inverse_std)

@@ -228,12 +228,11 @@ def draw(
         drawn = words(seed, offset, sample, rng.STREAM_SAMPLE)
     apply, switch, word_u, word_v = (word[:n] for word in drawn)
 
-    mixed = (unit(apply) < np.float32(recipe.p)) & (mate != i)
-    if not recipe.has_mixup:
-        cut: Array | np.bool_ = np.bool_(True)
-    elif not recipe.has_box:
-        cut = np.bool_(False)
-    else:
+    mixed = mate != i
+    if recipe.p < 1:
+        mixed = mixed & (unit(apply) < np.float32(recipe.p))
+    cut: Array | np.bool_ = np.bool_(recipe.has_box)
+    if recipe.has_box and recipe.has_mixup:
         cut = unit(switch) < np.float32(recipe.switch_prob)
     alpha = np.where(cut, np.float32(recipe.cutmix_alpha), np.float32(recipe.mixup_alpha))
     drawn_lam = symmetric_beta(word_u, word_v, alpha) if lam is None else np.clip(lam.astype(np.float32), 0, 1)
