@@ -88,7 +88,7 @@ def open_unit(word):
 @triton.jit
 def below(word, n):
     """Uniform integer in [0, n)."""
-    return tl.umulhi(word, tl.to_tensor(n).to(tl.uint32)).to(tl.int32)
+    return tl.umulhi(word, tl.cast(n, tl.uint32)).to(tl.int32)
 
 
 @triton.jit

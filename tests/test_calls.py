@@ -230,7 +230,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("call", "arguments", "error", "said"), BAD, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("call", "arguments", "error", "said"), BAD, ids=[" ".join(case[3]) for case in BAD])
 def test_bad_input(call, arguments: dict, error: type[Exception], said: list[str]) -> None:
     arguments = dict(arguments)
     if call is not FusedMix:

@@ -10,10 +10,14 @@ import pytest
 from codegen_variants import HOT
 
 CODEGEN = Path(__file__).with_name("codegen.py")
+TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
 MAX_REGISTERS = 128  # room for 512 threads a multiprocessor at the least
 
 
-@pytest.fixture(scope="module", params=["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(target, marks=pytest.mark.xdist_group(target)) for target in TARGETS],
+)
 def compiled(request: pytest.FixtureRequest) -> tuple[str, dict]:
     """Reports of all variants for one target, from a process that does not interpret."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

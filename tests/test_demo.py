@@ -1,0 +1,130 @@
+"""The demo: its pictures, its table, and a plain sentence for everything a user can get wrong."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusedmix import Plan, demo
+from fusedmix.__main__ import main
+from fusedmix.recipe import Recipe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photographs of different sizes and modes, and a file that is none."""
+    path = tmp_path / "photographs"
+    path.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(values).save(path / "a.JPG")
+    Image.fromarray(values[:, :40]).convert("L").save(path / "b.png")
+    Image.fromarray(values[:30]).save(path / "a_very_long_file_name.bmp")
+    (path / "notes.txt").write_text("not a photograph")
+    return path
+
+
+def test_sheet_of_the_sample_photographs() -> None:
+    x, names = demo.load_photographs(None)
+    assert x.shape == (4, 3, demo.SIDE, demo.SIDE)
+    assert names == ["china", "china", "flower", "flower"]
+    sheet = demo.contact_sheet(x, names)
+    assert sheet.width > 4 * demo.SIDE
+    assert sheet.height > 4 * demo.SIDE
+    pixels = np.asarray(sheet)
+    first = x[0].permute(1, 2, 0).numpy()
+    top, left = 12 + 34 - 6, 12
+    assert np.array_equal(pixels[top : top + demo.SIDE, left : left + demo.SIDE], first)
+    titles = [row[0] for row in demo.sheet_rows(x)]
+    assert titles == [
+        "originals",
+        "fused_mixup(x, alpha=2.0)",
+        "fused_cutmix(x)",
+        "FusedMix(mixup_alpha=2.0, prob=0.8)",
+    ]
+
+
+def test_sheet_shows_every_method_and_draws_boxes() -> None:
+    x, names = demo.load_photographs(None)
+    rows = demo.sheet_rows(x)
+    assert set(rows[1][2].method.tolist()) == {1}
+    assert set(rows[2][2].method.tolist()) == {2}
+    assert set(rows[3][2].method.tolist()) == {0, 1, 2}
+    sheet = np.asarray(demo.contact_sheet(x, names))
+    y0, x0, _, _ = rows[2][2].box[0].tolist()
+    top = 12 + 2 * (34 + demo.SIDE + 24) + 34 - 6
+    assert sheet[top + y0 + 1, 12 + x0 + 8].tolist() in ([0, 0, 0], [255, 255, 0])
+
+
+def test_captions() -> None:
+    lam = torch.tensor([0.62, 1.0, 0.25]).view(torch.int32)
+    packed = torch.zeros(3, 8, dtype=torch.int32)
+    packed[:, 0], packed[:, 1], packed[:, 2] = torch.tensor([1, 0, 2]), lam, torch.tensor([2, 1, 0])
+    plan = Plan(packed, Recipe(), None)
+    names = ["china", "tea", "a_very_long_file_name"]
+    assert demo.caption(plan, 0, names) == "china 0.62 + a_very_long_f… 0.38"
+    assert demo.caption(plan, 1, names) == "tea 1.00"
+    assert demo.caption(plan, 2, names) == "a_very_long_f… 0.25 + china 0.75"
+    assert demo.caption(plan, 2, ["x", "y", "x"]) == "x 1.00"
+
+
+def test_sheet_of_a_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    monkeypatch.setattr(demo, "SEEDS", 2)
+    out = tmp_path / "sheet.png"
+    assert main(["demo", "--images", str(folder), "--out", str(out)]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.width == 12 + 3 * (demo.SIDE + 12)
+        assert len(set(sheet.getdata())) > 1000
+    x, names = demo.load_photographs(str(folder))
+    assert x.dtype == torch.uint8
+    assert names == ["a", "a_very_long_file_name", "b"]
+
+
+def test_table_of_a_short_training(capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_rng_state()
+    errors = demo.train_all(range(2), epochs=2, progress=False)
+    assert torch.equal(before, torch.get_rng_state())
+    assert list(errors) == ["no mixing", "mixup", "CutMix"]
+    assert all(len(values) == 2 and all(0 <= v <= 100 for v in values) for values in errors.values())
+    assert demo.train("mixup", 0, 2, demo.load_digits_split()) == errors["mixup"][0]
+    table = demo.format_table({"a": [1.0, 3.0], "b": [2.0]})
+    assert table.splitlines()[1].split() == ["a", "2.00", "1.41", "2"]
+    assert table.splitlines()[2].split() == ["b", "2.00", "nan", "1"]
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["demo", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_folders(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--out", str(tmp_path / "sheet.png"))
+    missing = str(tmp_path / "missing")
+    assert f"no such folder: {missing}" in failed(capsys, "--images", missing, *out)
+    assert "must be a folder" in failed(capsys, "--images", str(folder / "a.JPG"), *out)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    message = failed(capsys, "--images", str(empty), *out)
+    assert f"no photographs in {empty}" in message
+    assert ".webp" in message
+    broken = folder / "broken.jpg"
+    broken.write_bytes((folder / "a.JPG").read_bytes()[:200])
+    assert f"{broken} is not a readable image" in failed(capsys, "--images", str(folder), *out)
+    broken.write_text("not an image")
+    assert f"{broken} is not a readable image" in failed(capsys, "--images", str(folder), *out)
+    assert not Path(out[1]).exists()
+
+
+def test_wrong_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "must end in .png" in failed(capsys, "--out", str(tmp_path / "sheet.jpg"))
+    assert "does not exist" in failed(capsys, "--out", str(tmp_path / "missing" / "sheet.png"))
+    (tmp_path / "folder.png").mkdir()
+    assert "is a folder" in failed(capsys, "--out", str(tmp_path / "folder.png"))
+
+
+def test_missing_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert 'tqdm is missing: pip install "fusedmix[demo]"' in failed(capsys, "--out", str(tmp_path / "sheet.png"))
