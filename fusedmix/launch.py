@@ -16,6 +16,8 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 
 TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = range(4)  # as in kernels/mix.py
 MAX_ROWS = 128
+MAX_OFFSET = 2**31 - 2**16  # a tile may reach past the end of a sample
+MAX_PREPARED = 4096
 
 
 class Prepared:
@@ -90,6 +92,8 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
     row = width * channels if shape.out_last else width
     align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
+    if elements > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
+        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {elements} elements")
     lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
     lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
@@ -154,6 +158,8 @@ def mix_into(
     if prepared is None:
         prepared = prepare(shape, launch)
         if launch is None:
+            if len(_prepared) >= MAX_PREPARED:  # sizes that never come again
+                _prepared.clear()
             _prepared[shape] = prepared
     if prepared.grid[0] == 0:
         return
@@ -162,12 +168,16 @@ def mix_into(
     if INTERPRETED:
         mix_kernel[prepared.grid](*arguments)
         return
+    aligned = True
+    for pointer in pointers:
+        if pointer is not None and pointer.data_ptr() % 16:
+            aligned = False
     with torch.cuda.device_of(x):
-        if prepared.compiled is not None and all(t is None or t.data_ptr() % 16 == 0 for t in pointers):
+        if aligned and prepared.compiled is not None:
             relaunch(prepared, x.get_device(), arguments)
         else:
             compiled = mix_kernel[prepared.grid](*arguments, **prepared.options)
-            if all(t is None or t.data_ptr() % 16 == 0 for t in pointers):
+            if aligned:
                 prepared.compiled = compiled
 
 

@@ -6,6 +6,7 @@ import torch
 from cases import DTYPES, EXACT, METHODS, PAIRINGS, TOLERANCES, assert_equal, expect, grid, images, run, targets
 
 from fusedmix.kernels.config import Launch
+from fusedmix.launch import Shape, prepare
 from fusedmix.recipe import EXACT as EXACT_PAIRS
 from fusedmix.recipe import FLIP, MATCHING, PERMUTE, ROLL, Recipe
 
@@ -171,3 +172,12 @@ def test_adjoint_kernel(method: str) -> None:
             got = run("kernel", grad, None, recipe._replace(adjoint=True), replay=want.plan)
             # Two products and a sum, in an order that autograd chooses differently: 2 ulp of |grad| <= 5.
             torch.testing.assert_close(got.out, expected, atol=1e-6, rtol=0)
+
+
+def test_samples_beyond_31_bits_are_refused() -> None:
+    huge = Shape(
+        Recipe(), False, torch.Size((2, 3, 40_000, 40_000)), 0, torch.uint8, 0, torch.uint8, False, False, False, None,
+        None, False, False, False, False, False, False, 0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="31 bits"):
+        prepare(huge)
