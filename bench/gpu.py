@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -55,10 +56,6 @@ TOLERANCES = {F32: (3.1e-5, 0.0), F16: (1e-4, 2**-10), BF16: (1e-4, 2**-7), U8: 
 ROW_TOLERANCE = (2.4e-7, 0.0)  # target rows: 2 ulp of 1
 GRADIENT_TOLERANCE = {F32: (2e-6, 0.0), BF16: (2e-6, 2**-7)}  # two products and a sum in another order; one rounding
 PROMISE = 85.0  # percent of the copy's bandwidth
-
-
-class Skip(Exception):
-    """A check that this machine can't run."""
 
 
 # ---- inputs, calls and comparisons
@@ -100,9 +97,7 @@ def close(what: str, got: Tensor | None, want: Tensor | None, bounds: tuple = (0
     assert (got.dtype, got.shape) == (want.dtype, want.shape), f"{what}: {got.dtype} {got.shape}"
     error = (got.double() - want.double()).abs()
     bad = ~(error <= (bounds[0] + bounds[1] * want.double().abs()) * where)  # NaN is bad
-    assert not bad.any(), (
-        f"{what}: {bad.sum()} of {bad.numel()} wrong, first at {bad.nonzero()[0].tolist()}, {error.max()}"
-    )
+    assert not bad.any(), f"{what}: {bad.sum()} of {bad.numel()} wrong, worst {error.max()}, first {bad.nonzero()[0]}"
     return {"identical": torch.equal(got, want), "max_error": float(error.max()) if error.numel() else 0.0}
 
 
@@ -111,8 +106,9 @@ def close_pixels(got: Tensor, want: Tensor, drawn: Draw, norm: Tensor | None) ->
     return close("pixels", got, want, TOLERANCES[want.dtype], computed.view(-1, *[1] * (want.dim() - 1)))
 
 
-def close_to_plan(x: Tensor, y: Tensor, got: Tensor, rows: Tensor, recipe: Recipe, drawn: Draw, picks: Iterable[int],
-                  norm: Tensor | None = None) -> dict:  # fmt: skip
+def close_to_plan(
+    x: Tensor, y: Tensor, got: Tensor, rows: Tensor, recipe: Recipe, drawn: Draw, picks: Iterable[int], norm: Any = None
+) -> dict:
     """Compares some samples of a batch with the reference, which gets only those and their partners."""
     index = torch.tensor(list(picks))
     both, n = torch.cat([index, drawn.partner[index]]), len(index)
@@ -160,38 +156,28 @@ class Case(NamedTuple):
         changed = {k: v for k, v in self._asdict().items() if v != self._field_defaults.get(k)}
         return ", ".join(f"{k} {v}".removeprefix("method ").replace("torch.", "") for k, v in changed.items())
 
-    @property
-    def recipe(self) -> Recipe:
-        classes = self.classes if self.target == "one_hot" else 0
-        return Recipe(
-            0.4, 1.0, self.p, METHODS[self.method], MODES[self.mode], PAIRINGS[self.partner], self.correct_lam,
-            self.minmax, max(self.minmax, 4 * self.minmax), classes, self.smoothing,
-        )  # fmt: skip
-
 
 def cases() -> Iterator[Case]:
     for method in METHODS:
         case = partial(Case, method)
         yield from (case(dtype=dtype, last=last) for dtype in (F32, F16, BF16, U8) for last in (False, True))
         yield case(partner="exact", mode="pair", p=0.7, shape=ODD)
-        yield case(partner="flip", mode="pair", p=0.7, target="soft")
+        yield case(partner="flip", mode="pair", p=0.7, target="soft", smoothing=0.1)
         yield case(partner="roll", mode="batch", target="classes", shape=ODD)
         yield case(partner="permute", p=0.7, target=None, dtype=BF16, last=True)
         yield case(partner="given", mode="batch", shape=ODD)
-        yield from (case(mode=mode, target="soft", smoothing=0.1, p=0.6) for mode in ("pair", "batch"))
-        yield from (case(target=target, dtype=BF16) for target in ("classes", None))
-        yield case(classes=1200, smoothing=0.1)  # rows of several blocks
-        yield from (case(shape=shape) for shape in (ODD, (0, 3, 8, 8), (1, 3, 5, 7), (2, 3, 1, 1), (5, 1, 9, 33)))
+        yield case(mode="pair", classes=1200, smoothing=0.1)  # rows of several blocks
+        yield from (case(shape=shape) for shape in ((0, 3, 8, 8), (1, 3, 5, 7), (2, 3, 1, 1), (5, 1, 9, 33)))
         yield from (case(dtype=U8, out_dtype=dtype, norm=norm) for dtype in (BF16, F32) for norm in (False, True))
         yield from (case(last=last, out_last=not last, shape=ODD) for last in (False, True))
-        yield from (case(dtype=U8, out_dtype=BF16, norm=True, last=last, out_last=not last) for last in (False, True))
+        yield case(dtype=U8, out_dtype=BF16, norm=True, last=True, out_last=False)
         yield from (case(dtype=dtype, in_place=True, p=0.8) for dtype in (F32, BF16))
         yield case(dtype=U8, shape=ODD, last=True, in_place=True, partner="exact")
         yield case(norm=True, in_place=True, partner="flip", shape=ODD)
         yield case(replay=True, p=0.7, in_place=True, dtype=BF16, partner="exact")
         yield case(replay=True, p=0.7, partner="permute", shape=ODD)
         yield case(given=("lam",), target="classes")
-        yield from (case(view=view, dtype=BF16) for view in ("unaligned", "apart"))
+        yield from (case(view="unaligned", shape=ODD), case(view="apart", dtype=BF16))
         if method != "mixup":
             yield from (case(minmax=0.2), case(correct_lam=False), case(given=("lam", "box"), partner="given"))
 
@@ -207,7 +193,11 @@ def place(x: Tensor, view: str) -> Tensor:
 
 def check_case(case: Case, seed: int) -> dict:
     """A first call and one through the cached launch, on poisoned memory, against the reference and each other."""
-    recipe, batch, height = case.recipe, case.shape[0], case.shape[2]
+    recipe = Recipe(
+        0.4, 1.0, case.p, METHODS[case.method], MODES[case.mode], PAIRINGS[case.partner], case.correct_lam, case.minmax,
+        max(case.minmax, 4 * case.minmax), case.classes if case.target == "one_hot" else 0, case.smoothing,
+    )  # fmt: skip
+    batch, _, height, _ = case.shape
     x, y = images(case.shape, case.dtype, case.last, seed), torch.randint(0, 10, (batch,), generator=seeded(seed))
     y = {"soft": torch.rand(batch, 10, generator=seeded(seed)), None: None}.get(case.target, y)
     lam, partner = torch.linspace(0, 1, batch), torch.randint(0, batch or 1, (batch,), generator=seeded(seed))
@@ -216,30 +206,26 @@ def check_case(case: Case, seed: int) -> dict:
     given = {k: v for k, v in given.items() if k in case.given or (k, case.partner) == ("partner", "given")}
     norm = build_norm(MEAN, STD, case.shape[1], torch.device("cpu")) if case.norm else None
     out_dtype = case.out_dtype or (F32 if case.norm and case.dtype == U8 else case.dtype)
-    layout = torch.channels_last if (case.out_last or case.last and case.out_last is None) else torch.contiguous_format
-    options: dict[str, Any] = {"sample_offset": seed % 2 * 1000}
-    want, want_rows, drawn = reference.mix(
-        x, y, recipe, *rng.next_seed(seeded(seed)), **options, norm=norm, out_dtype=out_dtype, **given
-    )
-    if case.norm:
-        options.update(mean=MEAN, std=STD)
+    out_last = case.last if case.out_last is None else case.out_last
+    layout = torch.channels_last if out_last else torch.contiguous_format
+    drawn_by = (*rng.next_seed(seeded(seed)), seed % 2 * 1000)
+    want, want_rows, drawn = reference.mix(x, y, recipe, *drawn_by, norm=norm, out_dtype=out_dtype, **given)
+    options = {"sample_offset": drawn_by[2], "out_dtype": out_dtype, "inplace": case.in_place}
+    options |= {"mean": MEAN, "std": STD} if case.norm else {}
+    options |= {k: v.to(DEVICE) for k, v in given.items()}
     if case.replay:
         options["plan"] = Plan(pack(drawn).to(DEVICE), recipe, case.shape[2:] if recipe.has_box else None)
-    options.update({} if case.replay else {k: v.to(DEVICE) for k, v in given.items()}, out_dtype=out_dtype)
     first: tuple = ()
     for attempt in ("first call", "cached launch"):
         source = place(x, case.view)
         torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN or the largest integer
-        if case.in_place:
-            options["inplace"] = True
-        elif seed % 2:
-            options["out"] = poison(torch.empty(case.shape, dtype=out_dtype, device=DEVICE, memory_format=layout))
-        else:
-            options["memory_format"] = layout
+        options["memory_format"] = None if case.in_place else layout
+        if seed % 2 and not case.in_place:
+            options["out"] = torch.empty(case.shape, dtype=out_dtype, device=DEVICE, memory_format=layout)
         got, rows, plan = mixed(recipe, source, None if y is None else y.to(DEVICE), seed, **options)
         torch.use_deterministic_algorithms(False)
         close(f"plan of the {attempt}", plan.packed, pack(drawn))
-        assert got.is_contiguous(memory_format=layout) or case.view, "memory format"
+        assert got.is_contiguous(memory_format=layout), "memory format"
         assert (got is source) if case.in_place else torch.equal(source.cpu(), x), "written in the wrong place"
         close("targets", rows, want_rows, ROW_TOLERANCE if case.target != "classes" else (0, 0))
         result = close_pixels(got, want, drawn, norm)
@@ -317,7 +303,7 @@ def check_large(method: str) -> dict:
     """A batch of more than 2**31 elements, its first and last samples against the reference."""
     recipe, elements = Recipe(switch_prob=METHODS[method], num_classes=10), torch.Size(LARGE).numel()
     if not DRY_RUN and torch.cuda.mem_get_info()[0] < 3 * elements:
-        raise Skip("not enough memory")
+        return {"skipped": "not enough memory"}
     x, y = torch.randint(0, 256, LARGE, dtype=U8, device=DEVICE), torch.randint(0, 10, LARGE[:1], device=DEVICE)
     got, rows, plan = mixed(recipe, x, y, 3, out=poison(torch.empty_like(x)))
     size = LARGE[2:] if recipe.has_box else (1, 1)
@@ -333,7 +319,7 @@ def check_fresh_draws(x: Tensor, y: Tensor, step: Callable[[], tuple]) -> dict:
         got, rows, plan = step()
         result = close_to_plan(x, y, got, rows, plan.recipe, draw_of(plan), range(len(x)))
         plans.append(plan.packed.cpu().clone())
-    assert not any(torch.equal(a, b) for a, b in zip(plans, plans[1:], strict=False)), "the same draws twice"
+    assert not any(torch.equal(a, b) for a, b in pairwise(plans)), "the same draws twice"
     return result
 
 
@@ -363,10 +349,12 @@ def check_graph(method: str, warmed: bool) -> dict:
 def checks() -> Iterator[tuple[str, Check]]:
     yield from ((str(case), partial(check_case, case, number)) for number, case in enumerate(cases()))
     for method in METHODS:
-        for partner, dtype, last in (("matching", F32, False), ("exact", BF16, True), ("permute", F32, False)):
-            yield f"gradients: {method}, {partner}", partial(check_gradients, method, partner, dtype, last)
-    yield from ((f"same plan as on the CPU: {partner}", partial(check_cpu_twin, partner)) for partner in PARTNERS)
-    yield from ((f"more than 2**31 elements: {method}", partial(check_large, method)) for method in METHODS)
+        yield f"gradients: {method}, matching", partial(check_gradients, method, "matching", F32, False)
+        yield f"more than 2**31 elements: {method}", partial(check_large, method)
+    yield "gradients: policy, exact, bfloat16", partial(check_gradients, "policy", "exact", BF16, True)
+    yield "gradients: policy, permute", partial(check_gradients, "policy", "permute", F32, False)
+    for partner in ("matching", "exact", "permute"):
+        yield f"same plan as on the CPU: {partner}", partial(check_cpu_twin, partner)
     yield "torch.compile", check_compile
     if not DRY_RUN:
         yield from (("CUDA generator", check_cuda_generator), ("cached launch", check_relaunch))
@@ -379,39 +367,14 @@ def run_checks(todo: Iterable[tuple[str, Check]]) -> Iterator[dict]:
         start = time.perf_counter()
         try:
             entry = {"name": name, "ok": True, **check()}
-        except Skip as reason:
-            entry = {"name": name, "ok": True, "skipped": str(reason)}
         except Exception:
             entry = {"name": name, **failure()}
+        torch.use_deterministic_algorithms(False)  # a case that failed may have left it on
         yield {**entry, "seconds": round(time.perf_counter() - start, 3)}
         synchronize()  # raises when the device is lost: nothing after that would mean anything
 
 
 # ---- launches
-
-
-def count_kernels(step: Callable[[], Any], calls: int = 10) -> dict:
-    """Kernels, copies and fills on the device per call."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
-        for _ in range(calls):
-            step()
-        torch.cuda.synchronize()
-    on_device = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    names = [e.name[:60] for e in on_device if "Sync" not in e.name]
-    return {"kernels": len(names) / calls, "names": sorted(set(names))}
-
-
-def host_time(step: Callable[[], Any]) -> float:
-    """Microseconds of host time per call: median of rounds short enough for the launch queue."""
-    rounds, calls = (1, 1) if DRY_RUN else (30, 200)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(calls):
-            step()
-        times.append((time.perf_counter() - start) / calls * 1e6)
-        synchronize()
-    return round(median(times), 2)
 
 
 def run_launches() -> Iterator[dict]:
@@ -427,15 +390,31 @@ def run_launches() -> Iterator[dict]:
         "fused_cutmix, out=": (lambda: fused_cutmix(x, y, out=out, **k), 1),
         "fused_cutmix, in place": (lambda: fused_cutmix(out, y, inplace=True, **k), 1),
         "fused_mixup, pairs of classes": (lambda: fused_mixup(x, y), 1),
-        "fused_mixup, lam=0.3": (lambda: fused_mixup(x, y, lam=0.3, **k), None),
+        "fused_mixup, lam=0.3": (lambda: fused_mixup(x, y, lam=0.3, **k), None),  # a fill besides
         "out.copy_(x)": (lambda: out.copy_(x), 1),
     }
+    rounds, calls = (1, 1) if DRY_RUN else (30, 200)  # of calls that the launch queue holds
     for name, (step, expected) in steps.items():
         try:
             step()
-            counted = {"kernels": None} if DRY_RUN else (step(), count_kernels(step))[1]
-            ok = DRY_RUN or expected in (None, counted["kernels"])
-            yield {"name": name, "ok": ok, "expected": expected, **counted, "host_us": host_time(step)}
+            kernels, times = [], []
+            if not DRY_RUN:
+                step()
+                with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
+                    for _ in range(10):
+                        step()
+                    torch.cuda.synchronize()
+                on_device = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+                kernels = [e.name[:60] for e in on_device if "Sync" not in e.name]
+            for _ in range(rounds):
+                start = time.perf_counter()
+                for _ in range(calls):
+                    step()
+                times.append((time.perf_counter() - start) / calls * 1e6)
+                synchronize()
+            count = None if DRY_RUN else len(kernels) / 10
+            entry = {"ok": DRY_RUN or expected in (None, count), "expected": expected, "kernels": count}
+            yield {"name": name, **entry, "kernel_names": sorted(set(kernels)), "host_us": round(median(times), 2)}
         except Exception:
             yield {"name": name, **failure()}
 
@@ -503,7 +482,7 @@ def interleaved(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[s
         contenders[order[-1]]()
         stamps = [stamp(), *((contenders[name](), stamp())[1] for name in order)]
         synchronize()
-        for name, a, b in zip(order, stamps, stamps[1:], strict=False):
+        for name, (a, b) in zip(order, pairwise(stamps), strict=True):
             times[name].append(b - a if DRY_RUN else a.elapsed_time(b) / 1e3)
     return times
 
@@ -533,9 +512,8 @@ def run_bench(bench: Bench, l2_bytes: int) -> Iterator[dict]:
     times = interleaved(contenders, 1 if DRY_RUN else 30)
 
     for method, recipe in recipes.items():
-        draws = [draw(recipe, batch, *bench.shape[2:], n, 0) for n in range(calls if bench.in_place else 0, calls)]
-        draws = draws or [draw(recipe, batch, *bench.shape[2:], calls - 1, 0)]
-        moved = copy_bytes
+        seeds = range(0 if bench.in_place else calls - 1, calls)
+        draws, moved = [draw(recipe, batch, *bench.shape[2:], seed, 0) for seed in seeds], copy_bytes
         if bench.in_place:  # of each box, the partner's pixels are read and the own ones written
             boxes = [((d.box[:, 2] - d.box[:, 0]) * (d.box[:, 3] - d.box[:, 1])).sum().item() for d in draws]
             moved = 2 * mean(boxes) * bench.shape[1] * bench.dtype.itemsize
@@ -552,13 +530,13 @@ def run_bench(bench: Bench, l2_bytes: int) -> Iterator[dict]:
         check = partial(close_to_plan, source, y, written[k], rows, recipe, draws[-1], picks, norm)
         us, copy_us = ([t / calls * 1e6 for t in times[name]] for name in (method, "copy"))
         percent = [100 * b / a * moved / copy_bytes for a, b in zip(us, copy_us, strict=True)]
+        spread = {name: (min(v), max(v)) for name, v in (("us", us), ("copy_us", copy_us), ("percent", percent))}
         checked = next(run_checks([("sub-batch", check)]))
         yield {
             "name": bench.name, "method": method, "shape": bench.shape, "ok": checked["ok"], "check": checked,
-            "bytes": moved, "calls": calls, "buffer_sets": sets, "us": median(us), "us_range": (min(us), max(us)),
-            "gb_per_s": moved / median(us) / 1e3, "copy_us": median(copy_us), "copy_us_range": (min(copy_us), max(copy_us)),
-            "copy_gb_per_s": copy_bytes / median(copy_us) / 1e3, "percent_of_copy": median(percent),
-            "percent_range": (min(percent), max(percent)), "promised": method in bench.promised,
+            "bytes": moved, "calls": calls, "buffer_sets": sets, "us": median(us), "gb_per_s": moved / median(us) / 1e3,
+            "copy_us": median(copy_us), "copy_gb_per_s": copy_bytes / median(copy_us) / 1e3,
+            "percent_of_copy": median(percent), "spread": spread, "promised": method in bench.promised,
         }  # fmt: skip
 
 
@@ -583,10 +561,8 @@ def environment() -> dict:
     found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
     if DRY_RUN:
         return {**found, "gpu": "no GPU: DRY RUN, not a measurement", "l2_bytes": 0}
-    gpu, query = (
-        torch.cuda.get_device_properties(0),
-        ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-    )
+    gpu = torch.cuda.get_device_properties(0)
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
@@ -634,18 +610,14 @@ def main() -> int:
     results: dict = {"environment": environment(), "seconds": {}}
     # Last, since a capture that fails can leave the allocator unusable.
     unwarmed = [] if DRY_RUN else [("CUDA graph after eager calls only", partial(check_graph, "mixup", False))]
-    todo = (
-        ("correctness", "correctness", lambda: run_checks(checks())),
-        ("launches", "launches", run_launches),
-        ("bench", "bench", lambda: run_benches(results["environment"]["l2_bytes"])),
-        ("capture", "correctness", lambda: run_checks(unwarmed)),
-    )
-    for name, part, run in todo:
+    benches = run_benches(results["environment"]["l2_bytes"])
+    runs = (run_checks(checks()), run_launches(), benches, run_checks(unwarmed))
+    for name, part, run in zip((*PARTS, "capture"), (*PARTS, "correctness"), runs, strict=True):
         if part not in parts or "aborted" in results:
             continue
         start, entries = time.perf_counter(), results.setdefault(part, [])
         try:
-            for entry in run():
+            for entry in run:  # each kept as it comes, whatever the next one does
                 entries.append(entry)
         except Exception:
             results["aborted"] = failure()["error"]
