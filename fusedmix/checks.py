@@ -61,7 +61,16 @@ def check_lam(lam: float | Tensor, x: Tensor) -> Tensor:
         dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
         return check_given("lam", lam, x, (batch,), dtypes).detach().float().contiguous()
     check_number("lam", lam, 0.0, 1.0)
-    return torch.full((batch,), float(lam), device=x.device)
+    # A tensor filled during a capture holds its number only after the first replay: not one to keep.
+    keep = not composes(x) and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    return (cached_lam if keep else full_lam)(batch, float(lam), x.device)
+
+
+def full_lam(batch: int, lam: float, device: torch.device) -> Tensor:
+    return torch.full((batch,), lam, device=device)
+
+
+cached_lam = lru_cache(maxsize=64)(full_lam)
 
 
 def check_memory_format(memory_format: object, x: Tensor) -> bool | None:

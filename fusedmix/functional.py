@@ -137,9 +137,10 @@ def fused_mixup(
             permutation, the paper), or int64 [B] indices.
         num_classes: K of int64 targets; without it they come back as a `MixedTarget`.
         smoothing: label smoothing in [0, 1], off = smoothing / K (timm).
-        lam: a number or float [B] in [0, 1] to use instead of a draw.
+        lam: a number or float [B] in [0, 1] to use instead of a draw; float32 needs no conversion, hence no launch.
         plan: replays a plan; nothing is drawn, and alpha, p, mode, partner play no part.
-        mean, std: per channel, in the units of x (0..255 for uint8): the result is (mixed - mean) / std.
+        mean, std: per channel, in the units of x (0..255 for uint8): the result is (mixed - mean) / std. Numbers are
+            kept on the device between calls; tensors are converted in each.
         out_dtype: dtype of the result; x's own by default, float32 for normalised uint8.
         memory_format: torch.contiguous_format or torch.channels_last for the result; x's own by default.
         inplace: writes into x.
@@ -209,7 +210,8 @@ def fused_cutmix(
         correct_lam: the target weight is the exact share of pixels kept (True) or the lam that was drawn (False).
         minmax: (lowest, highest) share of each side, drawn uniformly instead of lam (timm's `cutmix_minmax`).
         lam: a number or float [B] in [0, 1]; the boxes follow from it.
-        box: int32 or int64 [B, 4] boxes (y0, x0, y1, x1) in pixels, half-open, to use instead of drawn ones.
+        box: int32 [B, 4] boxes (y0, x0, y1, x1) in pixels, half-open, to use instead of drawn ones; int64 is converted
+            first.
 
     Returns, Raises: as `fused_mixup`.
 

@@ -1,6 +1,7 @@
 """Launches the Triton kernel on given tensors: the GPU implementation of the op."""
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 from .kernels import config
 from .kernels.mix import mix_kernel
 from .layout import is_channels_last
-from .recipe import EXACT, Recipe, side_range, smoothed_on_off
+from .recipe import EXACT, PERMUTE, Recipe, side_range, smoothed_on_off
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = range(4)  # as in kernels/mix.py
 MAX_ROWS = 128
+MAX_RANKED_ROWS = 4  # partners by rank hold [rows, keys] in registers
 MAX_OFFSET = 2**31 - 2**16  # a tile may reach past the end of a sample
 MAX_PREPARED = 4096
 
@@ -50,7 +52,6 @@ class Shape(NamedTuple):
     has_lam: bool
     has_box: bool
     has_partner: bool
-    has_state: bool
     device: int
 
 
@@ -77,7 +78,9 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
 
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
-    rows = min(MAX_ROWS, max(1, launch.row_elements // block_k), triton.next_power_of_2(max(batch, 1)))
+    ranked = recipe.pairing in (EXACT, PERMUTE) and not shape.replay
+    rows = max(1, launch.row_elements // block_k)
+    rows = min(MAX_RANKED_ROWS if ranked else MAX_ROWS, rows, triton.next_power_of_2(max(batch, 1)))
     writes_plan = shape.has_plan and not shape.replay
     row_programs = cdiv(batch, rows) * cdiv(columns, block_k) if writes_plan or form != TARGET_NONE else 0
 
@@ -124,6 +127,15 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
 _prepared: dict[Shape, Prepared] = {}
 
 
+@cache
+def unused_state(device: torch.device) -> Tensor:
+    """Stands in for `state` where seed and offset are numbers, so that a captured call runs the kernel of eager ones.
+
+    Loading a kernel during a capture is an error, and `state is None` would be a kernel of its own.
+    """
+    return torch.zeros(2, dtype=torch.int64, device=device)
+
+
 def mix_into(
     out: Tensor,
     target_out: Tensor | None,
@@ -146,13 +158,16 @@ def mix_into(
 
     x and out: samples dense, [B, ...] in either layout; the others contiguous. `launch` overrides the launch table.
     """
-    if INTERPRETED and state is None:  # it widens some 32-bit integers wrongly
-        state = torch.tensor([seed, offset])
+    has_state = int(state is not None)
+    if INTERPRETED and not has_state:  # it widens some 32-bit integers wrongly
+        has_state, state = 1, torch.tensor([seed, offset])
+    if state is None:
+        state = unused_state(x.device)
     shape = Shape(
         recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
         is_channels_last(out), out is x, None if target is None else target.shape,
         None if target is None else target.dtype, plan is not None, norm is not None, lam is not None, box is not None,
-        partner is not None, state is not None, x.get_device(),
+        partner is not None, x.get_device(),
     )  # fmt: skip
     prepared = _prepared.get(shape) if launch is None else None
     if prepared is None:
@@ -164,7 +179,7 @@ def mix_into(
     if prepared.grid[0] == 0:
         return
     pointers = (x, out, target, target_out, plan, lam, box, partner, norm, state)
-    arguments = (*pointers, seed, offset, sample_offset, *prepared.numbers, *prepared.constants)
+    arguments = (*pointers, has_state, seed, offset, sample_offset, *prepared.numbers, *prepared.constants)
     if INTERPRETED:
         mix_kernel[prepared.grid](*arguments)
         return
@@ -190,7 +205,11 @@ def relaunch(prepared: Prepared, device: int, arguments: tuple) -> None:
     compiled = prepared.compiled
     stream = torch._C._cuda_getCurrentRawStream(device)
     hooks = triton.knobs.runtime
-    compiled.run(
-        *prepared.grid, stream, compiled.function, compiled.packed_metadata, None, hooks.launch_enter_hook,
-        hooks.launch_exit_hook, *arguments,
-    )  # fmt: skip
+    if is_hooked(hooks.launch_enter_hook) or is_hooked(hooks.launch_exit_hook):  # a profiler listens
+        compiled[prepared.grid](*arguments, stream=stream)
+    else:
+        compiled.run(*prepared.grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments)
+
+
+def is_hooked(hook: Any) -> bool:
+    return bool(getattr(hook, "calls", hook))

@@ -188,9 +188,10 @@ def image_adjoint(
 
 
 def scatter_adjoint(grad: Tensor, plan: Tensor, own: Tensor) -> Tensor:
-    """own * grad, plus (1 - own) * grad given to the partner. float32."""
+    """own * grad, plus (1 - own) * grad given to the partner. float32; a weight of 0 takes nothing of an infinity."""
     grad = grad.float()
-    return (own * grad).index_add(0, plan[:, PLAN_PARTNER].long(), (1 - own) * grad)
+    kept, given = (torch.where(weight == 0, 0.0, weight * grad) for weight in (own, 1 - own))
+    return kept.index_add(0, plan[:, PLAN_PARTNER].long(), given)
 
 
 torch.library.register_autograd("fusedmix::mix", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -152,15 +152,20 @@ def source(offs, C: tl.constexpr, PIXELS: tl.constexpr, TRANSPOSE: tl.constexpr)
 
 
 @triton.jit
-def finish(
-    value, offs, norm_ptr, mask, DTYPE: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr, OUT_LAST: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):  # fmt: skip
-    """Mixed value to stored value: normalised per channel if asked, rounded once."""
+def channel_norm(norm_ptr, offs, mask, C: tl.constexpr, PIXELS: tl.constexpr, OUT_LAST: tl.constexpr):
+    """(mean, inverse std) of each element's channel; unused numbers without a norm."""
+    mean, inverse_std = 0.0, 1.0
     if norm_ptr is not None:
         channel = offs % C if OUT_LAST else offs // PIXELS
         mean = tl.load(norm_ptr + channel, mask=mask, other=0.0)
         inverse_std = tl.load(norm_ptr + C + channel, mask=mask, other=1.0)
+    return mean, inverse_std
+
+
+@triton.jit
+def finish(value, mean, inverse_std, NORM: tl.constexpr, DTYPE: tl.constexpr, INTERPRETED: tl.constexpr):
+    """Mixed value to stored value: normalised per channel if asked, rounded once."""
+    if NORM:
         value = normalise(value, mean, inverse_std)
     if value.dtype == DTYPE:
         return value
@@ -168,15 +173,16 @@ def finish(
 
 
 NOT_SPECIALIZED = (
-    "seed", "offset", "sample_offset", "B", "row_programs", "sample_programs", "x_units", "out_units", "n_units"
+    "has_state", "seed", "offset", "sample_offset", "B", "row_programs", "sample_programs", "x_units", "out_units",
+    "n_units",
 )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def mix_kernel(
     x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, norm_ptr, state_ptr,
-    seed: tl.int64, offset: tl.int64, sample_offset: tl.int32, B: tl.int32, row_programs: tl.int32,
-    sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32, n_units: tl.int32,
+    has_state: tl.int32, seed: tl.int64, offset: tl.int64, sample_offset: tl.int32, B: tl.int32,
+    row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32, n_units: tl.int32,
     mixup_alpha, cutmix_alpha, p, switch_prob, on, off, keep,
     ALIGN: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, K: tl.constexpr,
     KIND: tl.constexpr, MODE: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr, CORRECT_LAM: tl.constexpr,
@@ -186,10 +192,11 @@ def mix_kernel(
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
-    seed, offset = seed.to(tl.int64), offset.to(tl.int64)
-    if state_ptr is not None:
-        seed, offset = tl.load(state_ptr), tl.load(state_ptr + 1)
-    FLOAT: tl.constexpr = HAS_MIXUP or ADJOINT or norm_ptr is not None or x_ptr.dtype != out_ptr.dtype
+    seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
+    offset = tl.load(state_ptr + 1, mask=has_state != 0, other=offset.to(tl.int64))
+    NORM: tl.constexpr = norm_ptr is not None
+    DTYPE: tl.constexpr = out_ptr.dtype.element_ty
+    FLOAT: tl.constexpr = HAS_MIXUP or ADJOINT or NORM or x_ptr.dtype != out_ptr.dtype
     ROW: tl.constexpr = W * C if OUT_LAST else W
     STEP: tl.constexpr = C if OUT_LAST else 1
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
@@ -277,6 +284,7 @@ def mix_kernel(
 
         for step in range(TILES):
             mask = offs < owned
+            mean, inverse_std = channel_norm(norm_ptr, offs, mask, C, PIXELS, OUT_LAST)
             inside_i = inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP) if HAS_BOX else False
             store_i = mask
             if PAIRED:
@@ -299,9 +307,7 @@ def mix_kernel(
                 else:
                     value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
                     value_j = blend(other, own, lam_j, inside_j, HAS_MIXUP, HAS_BOX)
-                value_j = finish(
-                    value_j, offs, norm_ptr, mask, out_ptr.dtype.element_ty, C, PIXELS, OUT_LAST, INTERPRETED
-                )
+                value_j = finish(value_j, mean, inverse_std, NORM, DTYPE, INTERPRETED)
                 tl.store(out_j + offs, value_j, mask=store_j)
             else:
                 src = source(offs, C, PIXELS, TRANSPOSE)
@@ -313,7 +319,7 @@ def mix_kernel(
                 b = tl.load(x_j + src, mask=needs_other)
                 own, other = (a.to(tl.float32), b.to(tl.float32)) if FLOAT else (a, b)
                 value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
-            value_i = finish(value_i, offs, norm_ptr, mask, out_ptr.dtype.element_ty, C, PIXELS, OUT_LAST, INTERPRETED)
+            value_i = finish(value_i, mean, inverse_std, NORM, DTYPE, INTERPRETED)
             tl.store(out_i + offs, value_i, mask=store_i)
             offs += BLOCK
             if PAIRED and not SKIP:

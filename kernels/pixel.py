@@ -30,14 +30,18 @@ def blend(own, other, lam, inside, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexp
 def blend_adjoint(
     own, other, own_lam, other_lam, own_inside, other_inside, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr
 ):
-    """Gradient of a sample: what it kept of itself plus what its partner took from it."""
-    kept, taken = own, other * 0.0
+    """Gradient of a sample: what it kept of itself plus what its partner took from it.
+
+    A weight of 0 takes nothing, of an infinity either.
+    """
     if HAS_MIXUP:
-        kept = own_lam * own
+        kept = tl.where(own_lam == 0.0, 0.0, own_lam * own)
         taken = tl.where(other_lam == 1.0, 0.0, (1.0 - other_lam) * other)
-    if HAS_BOX:
-        kept = tl.where(own_inside, 0.0, kept)
-        taken = tl.where(other_inside, other, taken)
+        if HAS_BOX:
+            kept = tl.where(own_inside, 0.0, kept)
+            taken = tl.where(other_inside, other, taken)
+    else:
+        kept, taken = tl.where(own_inside, 0.0, own), tl.where(other_inside, other, 0.0)
     return kept + taken
 
 

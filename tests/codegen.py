@@ -37,7 +37,7 @@ def shape_of(variant: Variant) -> Shape:
         variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, elements,
         variant.out_dtype or variant.x_dtype, variant.channels_last,
         variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
-        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, False, 0,
+        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0,
     )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         "target_ptr": TYPE_NAMES[variant.target_dtype] if variant.target_shape else None,
         "target_out_ptr": ("fp32" if constants["TARGET"] != 3 else "i64") if variant.target_shape else None,
         "plan_ptr": "i32" if key.has_plan else None,
+        "state_ptr": "i64",
         "norm_ptr": "fp32" if key.has_norm else None,
     }
     signature, attrs = {}, {}
@@ -118,7 +119,8 @@ def amd_report(kernel: CompiledKernel) -> dict:
 
     return {
         "registers": int(re.search(r"\.vgpr_count:\s+(\d+)", code)[1]),
-        "spills": sum(int(n) for n in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", code)),
+        # To memory: scalar registers spill to lanes of vector ones.
+        "spills": sum(int(n) for n in re.findall(r"\.(?:vgpr_spill_count|private_segment_fixed_size):\s+(\d+)", code)),
         "instructions": len(re.findall(r"^\t[sv]_\w+|^\tglobal_\w+", code, re.M)),
         "loads": counted("load"),
         "stores": counted("store"),

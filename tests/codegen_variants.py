@@ -28,6 +28,7 @@ class Variant:
     replay: bool = False
     has_norm: bool = False
     load_width: str = "128"  # bits of an image load
+    narrow_rows: bool = False  # rows of targets too short, or of int64 classes, for 128-bit stores
 
 
 HOT = {
@@ -48,6 +49,23 @@ HOT = {
     "mixup bfloat16 permute": Variant(MIXUP._replace(pairing=PERMUTE), BF16),
     "policy bfloat16 roll": Variant(POLICY._replace(pairing=ROLL), BF16),
     "cutmix bfloat16 exact": Variant(CUTMIX._replace(pairing=EXACT), BF16),
+    "cutmix float32 exact, 10 classes, odd": Variant(
+        CUTMIX._replace(pairing=EXACT, num_classes=10),
+        F32,
+        shape=(513, 3, 32, 32),
+        target_shape=(513,),
+        narrow_rows=True,
+    ),
+    "mixup float32 permute, class pairs": Variant(
+        MIXUP._replace(pairing=PERMUTE, num_classes=0),
+        F32,
+        shape=(512, 3, 32, 32),
+        target_shape=(512,),
+        narrow_rows=True,
+    ),
+    "policy bfloat16 exact, class pairs": Variant(
+        POLICY._replace(pairing=EXACT, num_classes=0), BF16, narrow_rows=True
+    ),
     "cutmix bfloat16 replay": Variant(CUTMIX, BF16, replay=True),
     "policy bfloat16 replay": Variant(POLICY, BF16, replay=True),
     "policy bfloat16 adjoint": Variant(POLICY._replace(adjoint=True), BF16, replay=True, target_shape=None),

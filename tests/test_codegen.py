@@ -11,6 +11,7 @@ from codegen_variants import HOT
 
 CODEGEN = Path(__file__).with_name("codegen.py")
 TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
+NUMBERS = 4  # 64-bit loads of seed, offset and classes, whatever the images are
 MAX_REGISTERS = 128  # room for 512 threads a multiprocessor at the least
 
 
@@ -34,14 +35,15 @@ def test_variant(compiled: tuple[str, dict], name: str) -> None:
     target, reports = compiled
     report, hot = reports[name], HOT[name]
     assert report["spills"] == 0, report
-    if target == "gfx942":
-        # Wide accesses; a divergent end of a row of targets may be written in smaller pieces.
-        assert report["loads"].get(hot.load_width, 0) >= 2, report
+    wide = report["loads"].get(hot.load_width, 0) - (NUMBERS if hot.load_width == "64" else 0)
+    assert wide >= 2, report
+    if target == "gfx942":  # a divergent end of a row of targets may be written in smaller pieces
         assert report["stores"].get("128", 0) >= 2, report
         return
     assert report["registers"] <= MAX_REGISTERS, report
-    assert report["shared"] <= 64, report  # reductions only: no tile passes through shared memory
-    assert report["loads"].get(hot.load_width, 0) >= 2, report
+    assert report["shared"] <= 128, report  # reductions only: no tile passes through shared memory
     # Byte and halfword accesses would be images, read or written one element at a time.
     assert not {"U8", "U16", "S8", "S16"} & {*report["loads"], *report["stores"]}, report
-    assert set(report["stores"]) == {"128"}, report
+    allowed = {"128", "64", "32"} if hot.narrow_rows else {"128"}
+    assert set(report["stores"]) <= allowed, report
+    assert report["stores"].get("128", 0) >= 2, report

@@ -7,6 +7,7 @@ from cases import DTYPES, EXACT, METHODS, PAIRINGS, TOLERANCES, assert_equal, ex
 
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import Shape, prepare
+from fusedmix.ops import image_adjoint
 from fusedmix.recipe import EXACT as EXACT_PAIRS
 from fusedmix.recipe import FLIP, MATCHING, PERMUTE, ROLL, Recipe
 
@@ -174,10 +175,25 @@ def test_adjoint_kernel(method: str) -> None:
             torch.testing.assert_close(got.out, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_infinite_gradients_stay_where_they_belong(method: str) -> None:
+    """A sample that mixes nothing in gives nothing back, not even 0 * inf."""
+    recipe = Recipe(switch_prob=METHODS[method], pairing=FLIP)
+    plan = expect(torch.zeros(2, 1, 4, 4), None, recipe, lam=torch.tensor([1.0, 1.0]))[1]
+    packed = torch.zeros(2, 8, dtype=torch.int32)
+    packed[:, 0], packed[:, 2], packed[:, 3] = plan.method, plan.partner, plan.mate
+    packed.view(torch.float32)[:, 1] = 1.0
+    grad = torch.ones(2, 1, 4, 4)
+    grad[1] = float("inf")
+    got = run("kernel", grad, None, recipe._replace(adjoint=True), replay=packed)
+    assert torch.equal(got.out, grad)
+    assert torch.equal(image_adjoint(grad, packed, None, recipe, torch.float32, False), grad)
+
+
 def test_samples_beyond_31_bits_are_refused() -> None:
     huge = Shape(
         Recipe(), False, torch.Size((2, 3, 40_000, 40_000)), 0, torch.uint8, 0, torch.uint8, False, False, False, None,
-        None, False, False, False, False, False, False, 0,
+        None, False, False, False, False, False, 0,
     )  # fmt: skip
     with pytest.raises(ValueError, match="31 bits"):
         prepare(huge)
