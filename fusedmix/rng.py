@@ -9,8 +9,8 @@ stream   number  index                        word  use
 MATCHING 0       sample_offset                0     h of the random perfect matching, uniform in [0, n)
 SAMPLE   1       sample (see below)           0     apply: mixed when unit(word) < p
 SAMPLE   1       sample                       1     switch: CutMix when unit(word) < switch_prob
-SAMPLE   1       sample                       2     bits 31..9: u of the Beta draw (minmax: box height);
-                                                    bit 0: which side of 1/2 lam falls on
+SAMPLE   1       sample                       2     bits 31..9: u of the Beta draw, lam itself for alpha = 1
+                                                    (minmax: box height); bit 0: which side of 1/2 lam falls on
 SAMPLE   1       sample                       3     bits 31..9: v of the Beta draw (minmax: box width)
 BOX      2       sample                       0     centre row of the box (minmax: top row)
 BOX      2       sample                       1     centre column of the box (minmax: left column)

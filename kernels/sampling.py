@@ -93,15 +93,19 @@ def below(word, n):
 
 @triton.jit
 def symmetric_beta(word_u, word_v, alpha):
-    """Beta(alpha, alpha) in closed form (after Devroye 1996), its small side with full relative precision."""
-    length = tl.minimum(tl.div_rn(-log(open_unit(word_u)), alpha), BETA_MAX_LOG)  # L = -ln(u) / alpha
+    """Beta(alpha, alpha) in closed form (after Devroye 1996), its small side with full relative precision.
+
+    Beta(1, 1) is the uniform u itself.
+    """
+    u = open_unit(word_u)
+    length = tl.minimum(tl.div_rn(-log(u), alpha), BETA_MAX_LOG)  # L = -ln(u) / alpha
     q = exp(-length)  # e**-L
     p = tl.where(length < 0.25, length * horner(EXPM1_POLY, EXPM1_DEGREE, length), 1.0 - q)  # 1 - e**-L
     c = sin_half_pi(open_unit(word_v))
     r = tl.minimum(tl.div_rn(q, p * c * c), BETA_MAX_RATIO)
     root = tl.sqrt_rn(1.0 + r)
     small = tl.div_rn(r, 2.0 * root * (root + 1.0))
-    return tl.where((word_u & 1) == 1, 1.0 - small, small)
+    return tl.where(alpha == 1.0, u, tl.where((word_u & 1) == 1, 1.0 - small, small))
 
 
 @triton.jit

@@ -1,5 +1,7 @@
 """Moves the pixels: whole copies and box pastes for CutMix, chunks that stay in cache for everything computed."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,9 @@ from fusedmix.reference.labels import dense_rows, mix_rows
 from .sampling import Array, Draw, draw
 
 CHUNK_BYTES = 1 << 21  # a chunk and its scratch stay in cache, and one torch call covers many samples
-SAMPLE_BYTES = 1 << 16  # from here on one torch call per sample costs less than gathering partners into scratch
+# Bytes of a sample below which passes over gathered partners cost less than a call per sample, without and with boxes.
+SMALL_SAMPLE, SMALL_BOXED = 1 << 16, 3 << 13
+SMALL_BATCH = 1 << 23  # bytes of such passes: cache, and threads that are worth waking
 
 INTEGER_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
@@ -66,6 +70,8 @@ def mix_into(
     x, written = x.detach(), out.detach()
     if norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
         mix_computed(x, written, norm, drawn)
+    elif is_small(x, out, drawn):
+        mix_small(x, written, drawn)
     elif x.data_ptr() == out.data_ptr():
         mix_in_place(x, drawn)
     else:
@@ -97,21 +103,87 @@ def image_weight(drawn: Draw) -> Array:
     return np.where(drawn.method == METHOD_MIXUP, drawn.lam, np.float32(1.0))
 
 
-def planes(x: Tensor, channels_last: bool) -> tuple[Array, int]:
-    """numpy view of x's bits as [B, planes, H, row], and the elements of a pixel within a row.
+def planes(x: Tensor, channels_last: bool) -> tuple[Tensor, int]:
+    """View of x's bits as integers [B, planes, H, row], and the elements of a pixel within a row.
 
     Rows of all channels lie together in channels_last: one plane of W * C elements a row.
     """
     bits = x.view(INTEGER_VIEW[x.element_size()])
     if not channels_last:
-        return bits.numpy(), 1
+        return bits, 1
     batch, channels, height, width = x.shape
-    return bits.permute(0, 2, 3, 1).numpy().reshape(batch, 1, height, width * channels), channels
+    return bits.permute(0, 2, 3, 1).view(batch, 1, height, width * channels), channels
 
 
 def edges(drawn: Draw, step: int) -> list[list[int]]:
     """(y0, x0, y1, x1) of every sample's box, x in elements of a row."""
     return (drawn.box * np.array([1, step, 1, step])).tolist()
+
+
+def is_small(x: Tensor, out: Tensor, drawn: Draw) -> bool:
+    """True where passes over many samples at once beat a loop over samples."""
+    in_place = x.data_ptr() == out.data_ptr()
+    boxed = x.dim() == 4 and bool((drawn.method == METHOD_CUTMIX).any())
+    return (
+        0 < x[0].nbytes < (SMALL_BOXED if boxed else SMALL_SAMPLE)
+        and (x.nbytes <= 4 * SMALL_BATCH or not in_place)
+        and is_channels_last(x) == is_channels_last(out)
+        and (x.dtype == torch.float32 or not (drawn.method == METHOD_MIXUP).any())
+    )
+
+
+def mix_small(x: Tensor, out: Tensor, drawn: Draw) -> None:
+    """Small samples, copied or in place: partners gathered, then whole batches or large chunks mixed with them."""
+    in_place = x.data_ptr() == out.data_ptr()
+    step = len(x) if in_place else max(1, SMALL_BATCH // x[0].nbytes)
+    blends, pastes = bool((drawn.method == METHOD_MIXUP).any()), bool((drawn.method == METHOD_CUTMIX).any())
+    apart = in_place or (blends and pastes)  # else partners are gathered straight into the result
+    weight, partner = image_weight(drawn), torch.from_numpy(drawn.partner)
+    x_rows, out_rows = sample_rows(x), sample_rows(out)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        source, result = x_rows[part], out_rows[part]
+        other = torch.index_select(x_rows, 0, partner[part], out=None if apart else result)
+        if blends:
+            lam = weight[part]
+            untouched = np.flatnonzero(lam == 1)  # x - 0 * (x - other) is not x where it meets an infinity
+            kept = source[untouched] if len(untouched) else None
+            torch.lerp(other, source, torch.from_numpy(lam)[:, None], out=result)
+            if kept is not None:
+                result[untouched] = kept
+            source = result
+        if pastes:
+            paste_boxes(source, other, result, drawn.box[part], x)
+        elif not blends and not in_place:
+            result.copy_(source)
+
+
+def sample_rows(x: Tensor) -> Tensor:
+    """View of x as [B, elements of a sample], in the order of memory."""
+    return x.as_strided((len(x), x[0].numel()), (x.stride(0), 1))
+
+
+def paste_boxes(x_rows: Tensor, other: Tensor, out_rows: Tensor, box: Array, x: Tensor) -> None:
+    """out = x + inside * (other - x) in integers, where it wraps round and so copies every bit; for rows as x's."""
+    dtype = INTEGER_VIEW[x.element_size()]
+    channels, height, width = x.shape[1:]
+    step = channels if is_channels_last(x) else 1
+    lines, columns = run_masks(height, dtype), run_masks(width * step, dtype)
+    y0, x0, y1, x1 = box.T
+    lines = torch.from_numpy(lines[y1] - lines[y0])
+    columns = torch.from_numpy(columns[x1 * step] - columns[x0 * step])
+    inside = (lines[:, :, None] * columns[:, None]).view(len(box), 1, -1)
+    x_bits, other_bits, out_bits = (
+        t.view(dtype).view(len(box), channels // step, -1) for t in (x_rows, other, out_rows)
+    )
+    difference = torch.sub(other_bits, x_bits, out=other_bits)
+    torch.addcmul(x_bits, difference, inside, out=out_bits)
+
+
+@lru_cache(maxsize=16)
+def run_masks(size: int, dtype: torch.dtype) -> Array:
+    """Row k: ones in the first k columns. [size + 1, size]."""
+    return torch.ones(size + 1, size, dtype=dtype).tril(-1).numpy()
 
 
 def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
@@ -120,7 +192,7 @@ def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
     blended = weight != 1
     if not blended.any():
         out.copy_(x)
-    elif x[0].nbytes >= SAMPLE_BYTES or x.dtype != torch.float32:
+    else:
         own, written = x.unbind(0), out.unbind(0)
         for i, (blend, j, lam) in enumerate(
             zip(blended.tolist(), drawn.partner.tolist(), weight.tolist(), strict=True)
@@ -129,21 +201,10 @@ def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
                 torch.lerp(own[j], own[i], lam, out=written[i])
             else:
                 written[i].copy_(own[i])
-    else:
-        step = max(1, CHUNK_BYTES // max(x[0].nbytes, 1))
-        scratch = torch.empty_like(x[:step])
-        partner = torch.from_numpy(drawn.partner)
-        lam = torch.from_numpy(weight).view(-1, *[1] * (x.dim() - 1))
-        for start in range(0, len(x), step):
-            part = slice(start, start + step)
-            other = torch.index_select(x, 0, partner[part], out=scratch[: len(x[part])])
-            torch.lerp(other, x[part], lam[part], out=out[part])
-        source, destination = x.numpy(), out.numpy()
-        for i in np.flatnonzero(~blended).tolist():
-            destination[i] = source[i]  # a blend with weight 1 is not a copy where the partner is infinite
     if (drawn.method == METHOD_CUTMIX).any():
         last = is_channels_last(x) and is_channels_last(out)
         (source, step), (destination, _) = planes(x, last), planes(out, last)
+        source, destination = source.numpy(), destination.numpy()
         for i, (j, (y0, x0, y1, x1)) in enumerate(zip(drawn.partner.tolist(), edges(drawn, step), strict=True)):
             destination[i, :, y0:y1, x0:x1] = source[j, :, y0:y1, x0:x1]
 
@@ -153,15 +214,11 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
     i = np.arange(len(x))
     first = i[i < drawn.mate]
     second = drawn.mate[first]
-    weight = image_weight(drawn)
-    small = x.dtype == torch.float32 and x[0].nbytes < SAMPLE_BYTES
-    if small and (drawn.method[first] == METHOD_MIXUP).all() and (drawn.method[second] == METHOD_MIXUP).all():
-        return blend_pairs(x, first, second, weight)
-
-    samples, scratch, lam = x.unbind(0), torch.empty_like(x[:1])[0], weight.tolist()
+    samples, scratch, lam = x.unbind(0), torch.empty_like(x[:1])[0], image_weight(drawn).tolist()
     has_box = bool((drawn.method == METHOD_CUTMIX).any())
     if has_box:
-        pixels, step = planes(x, is_channels_last(x))
+        bits, step = planes(x, is_channels_last(x))
+        pixels = bits.numpy()
         edge = edges(drawn, step)
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
         # What j takes from i is set aside, i is written from j, then j from what was set aside.
@@ -179,21 +236,6 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
             torch.lerp(scratch, samples[j], lam[j], out=samples[j])
         elif has_box:
             pixels[j, :, v0:v1, u0:u1] = aside
-
-
-def blend_pairs(x: Tensor, first: Array, second: Array, weight: Array) -> None:
-    """mixup of pairs of small float32 samples in place, a chunk of pairs at a time."""
-    step = max(1, CHUNK_BYTES // (2 * max(x[0].nbytes, 1)))
-    a, b, mixed = (torch.empty_like(x[:step]) for _ in range(3))
-    lam = torch.from_numpy(weight).view(-1, *[1] * (x.dim() - 1))
-    first_rows, second_rows = torch.from_numpy(first), torch.from_numpy(second)
-    for start in range(0, len(first), step):
-        i, j = first_rows[start : start + step], second_rows[start : start + step]
-        own, other = a[: len(i)], b[: len(i)]
-        torch.index_select(x, 0, i, out=own)
-        torch.index_select(x, 0, j, out=other)
-        x.index_copy_(0, i, torch.lerp(other, own, lam[i], out=mixed[: len(i)]))
-        x.index_copy_(0, j, torch.lerp(own, other, lam[j], out=mixed[: len(i)]))
 
 
 def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> None:
@@ -247,16 +289,23 @@ def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe)
 
 def write_one_hot(classes: Array, rows: Array, drawn: Draw, recipe: Recipe) -> None:
     """Rows of `off`, with the two labelled entries on top: lam between on and off, or `on` where both agree."""
-    on, off = (np.float32(value) for value in smoothed_on_off(recipe.smoothing, recipe.num_classes))
     lam, other = drawn.lam, classes[drawn.partner]
-    swap = lam < 0.5
-    weight = np.where(swap, lam, 1 - lam)
-    big_on, big_off = on + weight * (off - on), off + weight * (on - off)
-    same = classes == other
-    rows.fill(off)
-    for labels, value in (
-        (other, np.where(same, on, np.where(swap, big_on, big_off))),
-        (classes, np.where(same, on, np.where(swap, big_off, big_on))),
-    ):
-        known = np.flatnonzero((labels >= 0) & (labels < recipe.num_classes))
-        rows[known, labels[known]] = value[known]
+    own_value, other_value, on = lam, 1 - lam, np.float32(1.0)
+    rows.fill(0.0)
+    if recipe.smoothing:
+        on, off = (np.float32(value) for value in smoothed_on_off(recipe.smoothing, recipe.num_classes))
+        swap = lam < 0.5
+        weight = np.where(swap, lam, other_value)
+        big_on, big_off = on + weight * (off - on), off + weight * (on - off)
+        own_value, other_value = np.where(swap, big_off, big_on), np.where(swap, big_on, big_off)
+        rows.fill(off)
+    first = np.arange(0, rows.size, recipe.num_classes)
+    flat = rows.reshape(-1)
+    for labels, value in ((other, other_value), (classes, own_value)):
+        if labels.min() < 0 or labels.max() >= recipe.num_classes:
+            known = np.flatnonzero((labels >= 0) & (labels < recipe.num_classes))
+            flat[first[known] + labels[known]] = value[known]
+        else:
+            flat[first + labels] = value
+    same = np.flatnonzero((classes == other) & (classes >= 0) & (classes < recipe.num_classes))
+    flat[first[same] + classes[same]] = on

@@ -93,15 +93,19 @@ def below(word: Tensor, n: int | Tensor) -> Tensor:
 
 
 def symmetric_beta(word_u: Tensor, word_v: Tensor, alpha: Tensor) -> Tensor:
-    """Beta(alpha, alpha) in closed form (after Devroye 1996), its small side with full relative precision."""
-    length = (-log(open_unit(word_u)) / alpha).clamp(max=rng.BETA_MAX_LOG)  # L = -ln(u) / alpha
+    """Beta(alpha, alpha) in closed form (after Devroye 1996), its small side with full relative precision.
+
+    Beta(1, 1) is the uniform u itself.
+    """
+    u = open_unit(word_u)
+    length = (-log(u) / alpha).clamp(max=rng.BETA_MAX_LOG)  # L = -ln(u) / alpha
     q = exp(-length)  # e**-L
     p = torch.where(length < 0.25, length * horner(rng.EXPM1_POLY, length), 1 - q)  # 1 - e**-L
     c = sin_half_pi(open_unit(word_v))
     r = (q / (p * c * c)).clamp(max=rng.BETA_MAX_RATIO)
     root = sqrt(1 + r)
     small = r / (2 * root * (root + 1))
-    return torch.where((word_u & 1) == 1, 1 - small, small)
+    return torch.where(alpha == 1, u, torch.where((word_u & 1) == 1, 1 - small, small))
 
 
 def matching(h: Tensor, i: Tensor, batch: int) -> Tensor:
