@@ -103,16 +103,16 @@ def image_weight(drawn: Draw) -> Array:
     return np.where(drawn.method == METHOD_MIXUP, drawn.lam, np.float32(1.0))
 
 
-def planes(x: Tensor, channels_last: bool) -> tuple[Tensor, int]:
-    """View of x's bits as integers [B, planes, H, row], and the elements of a pixel within a row.
+def planes(x: Tensor, channels_last: bool) -> tuple[Array, int]:
+    """numpy view of x's bits as integers [B, planes, H, row], and the elements of a pixel within a row.
 
     Rows of all channels lie together in channels_last: one plane of W * C elements a row.
     """
     bits = x.view(INTEGER_VIEW[x.element_size()])
     if not channels_last:
-        return bits, 1
+        return bits.numpy(), 1
     batch, channels, height, width = x.shape
-    return bits.permute(0, 2, 3, 1).view(batch, 1, height, width * channels), channels
+    return bits.permute(0, 2, 3, 1).numpy().reshape(batch, 1, height, width * channels), channels
 
 
 def edges(drawn: Draw, step: int) -> list[list[int]]:
@@ -168,10 +168,8 @@ def paste_boxes(x_rows: Tensor, other: Tensor, out_rows: Tensor, box: Array, x: 
     dtype = INTEGER_VIEW[x.element_size()]
     channels, height, width = x.shape[1:]
     step = channels if is_channels_last(x) else 1
-    lines, columns = run_masks(height, dtype), run_masks(width * step, dtype)
     y0, x0, y1, x1 = box.T
-    lines = torch.from_numpy(lines[y1] - lines[y0])
-    columns = torch.from_numpy(columns[x1 * step] - columns[x0 * step])
+    lines, columns = run_masks(height, dtype, y0, y1), run_masks(width * step, dtype, x0 * step, x1 * step)
     inside = (lines[:, :, None] * columns[:, None]).view(len(box), 1, -1)
     x_bits, other_bits, out_bits = (
         t.view(dtype).view(len(box), channels // step, -1) for t in (x_rows, other, out_rows)
@@ -180,8 +178,14 @@ def paste_boxes(x_rows: Tensor, other: Tensor, out_rows: Tensor, box: Array, x: 
     torch.addcmul(x_bits, difference, inside, out=out_bits)
 
 
+def run_masks(size: int, dtype: torch.dtype, start: Array, stop: Array) -> Tensor:
+    """[n, size]: ones from start to stop."""
+    first = first_ones(size, dtype)
+    return torch.from_numpy(first[stop] - first[start])
+
+
 @lru_cache(maxsize=16)
-def run_masks(size: int, dtype: torch.dtype) -> Array:
+def first_ones(size: int, dtype: torch.dtype) -> Array:
     """Row k: ones in the first k columns. [size + 1, size]."""
     return torch.ones(size + 1, size, dtype=dtype).tril(-1).numpy()
 
@@ -204,7 +208,6 @@ def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
     if (drawn.method == METHOD_CUTMIX).any():
         last = is_channels_last(x) and is_channels_last(out)
         (source, step), (destination, _) = planes(x, last), planes(out, last)
-        source, destination = source.numpy(), destination.numpy()
         for i, (j, (y0, x0, y1, x1)) in enumerate(zip(drawn.partner.tolist(), edges(drawn, step), strict=True)):
             destination[i, :, y0:y1, x0:x1] = source[j, :, y0:y1, x0:x1]
 
@@ -217,8 +220,7 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
     samples, scratch, lam = x.unbind(0), torch.empty_like(x[:1])[0], image_weight(drawn).tolist()
     has_box = bool((drawn.method == METHOD_CUTMIX).any())
     if has_box:
-        bits, step = planes(x, is_channels_last(x))
-        pixels = bits.numpy()
+        pixels, step = planes(x, is_channels_last(x))
         edge = edges(drawn, step)
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
         # What j takes from i is set aside, i is written from j, then j from what was set aside.
