@@ -59,7 +59,8 @@ def test_known_answers(counter: tuple, key: tuple, expected: tuple) -> None:
 def test_words_are_equal_everywhere(seed: int, stream: int) -> None:
     offset, n = seed // 3, 1024
     want = torch.stack(words(seed, offset, torch.arange(n), stream))
-    assert torch.equal(torch.from_numpy(np.stack(cpu_sampling.words(seed, offset, np.arange(n), stream))), want)
+    drawn = np.stack(cpu_sampling.words(seed, offset, np.arange(n), stream)).astype(np.int64)
+    assert torch.equal(torch.from_numpy(drawn), want)
     got = torch.empty(4 * n, dtype=torch.int64, device=DEVICE)
     words_kernel[(1,)](got, torch.tensor([seed, offset], device=DEVICE), n, stream)
     assert torch.equal(got.cpu().view(4, n), want)
@@ -81,7 +82,12 @@ def test_beta_is_equal_everywhere(alpha: float) -> None:
     assert torch.equal(got.cpu(), want)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 8.0])
+def test_beta_of_one_is_the_uniform_word() -> None:
+    u = torch.arange(0, 2**32, 2**32 // 5000)
+    assert torch.equal(sampling.symmetric_beta(u, u, torch.ones(u.shape)), ((u >> 9) + 0.5).float() * 2**-23)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 2.0, 8.0])
 def test_small_side_has_full_relative_precision(alpha: float) -> None:
     """Against the same formula in float64: the float32 steps lose a few ulp, not digits."""
     u = torch.arange(0, 2**32, 2**32 // 5000)

@@ -1,7 +1,7 @@
-"""CPU speed of per-sample CutMix and mixup, float32, ten classes to dense rows, against `out.copy_(x)`.
+"""Times contenders on a CPU in the same rounds, in an order drawn anew each round.
 
-Each test times all contenders in the same rounds, in an order drawn anew each round: a neighbour's load, the clock and
-what the caches hold then fall on all alike. It keeps the table, prints it (with -s), and asserts what we promise.
+A neighbour's load, the clock and what the caches hold then fall on all alike; ratios are to `out.copy_(x)`, which runs
+before each call.
 """
 
 import gc
@@ -10,27 +10,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import contenders
 import numpy as np
 import pytest
 import torch
-from contenders import CONTENDERS, DESTINATIONS, METHODS, OURS, YARDSTICKS, Contender, Wrong, gate
+from contenders import DESTINATIONS, YARDSTICKS, Contender, Point, Run, contenders
+from gate import Wrong, empty_out, gate
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-import fusedmix
-from fusedmix import ops
-
-SMALL, LARGE = (512, 3, 32, 32), (128, 3, 224, 224)
-ROUNDS = {SMALL: 100, LARGE: 25}
 WARMUP = 3
 DISTURBED = 1.5  # a round whose copies take this many times the median copy on average is dropped,
 ELSEWHERE = 0.1  # and one in which other processes used more than the cores we leave idle and this much of one
-SPARE = max(0, (os.cpu_count() or 1) - torch.get_num_threads())
 MAX_ATTEMPTS = 6
-NUM_CLASSES = 10
-MAX_OUT_RATIO = 2.2  # of our out= to a copy, at the large shape
-RIVALS = (contenders.TIMM, contenders.TORCHVISION, contenders.KORNIA)
-CALLS = {"cutmix": fusedmix.fused_cutmix, "mixup": fusedmix.fused_mixup}
 
 Key = tuple[str, str]  # name and destination
 Call = Callable[[], Any]
@@ -44,6 +35,7 @@ def interleave(timed: Timed, rounds: int) -> tuple[dict[Key, Any], Any, int]:
     dropping a round, only copies and what other processes ran.
     """
     order, names = np.random.default_rng(0), list(timed)
+    spare = max(0, (os.cpu_count() or 1) - torch.get_num_threads())
     times, copies, others = [], [], []
     calm: Any = ()
     enabled = gc.isenabled()
@@ -61,7 +53,7 @@ def interleave(timed: Timed, rounds: int) -> tuple[dict[Key, Any], Any, int]:
             copies.append(reference)
             gc.collect(0)
             slow = np.array(copies).mean(1) > DISTURBED * np.median(copies)
-            calm = np.flatnonzero(~slow & (np.array(others) <= SPARE + ELSEWHERE))
+            calm = np.flatnonzero(~slow & (np.array(others) <= spare + ELSEWHERE))
             calm = calm[calm >= WARMUP]
     finally:
         if enabled:
@@ -90,27 +82,34 @@ def milliseconds(call: Call) -> float:
     return 1e3 * (end - start)
 
 
-def batch(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(shape, generator=generator), torch.randint(NUM_CLASSES, shape[:1], generator=generator)
+def peak_bytes(call: Call) -> int:
+    """The most memory that torch held beyond what it held before, results of the call included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        result = call()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
+    del result
+    return int(max(held, default=0))
 
 
-def prepare(method: str, x: Tensor, y: Tensor) -> tuple[Timed, dict[Key, str], list[dict[str, Any]]]:
+def prepare(
+    point: Point, chosen: list[Contender], x: Tensor, y: Tensor
+) -> tuple[Timed, dict[Key, str], list[dict[str, Any]]]:
     """Those that passed the gate, ready to be timed on tensors of their own destination; notes; the others' rows."""
-    out, changed = torch.empty_like(x).fill_(0), x.clone()
+    out, changed = empty_out(point, x), x.clone()
     timed: Timed = {}
     notes: dict[Key, str] = {}
     untimed = []
 
-    def bind(run: contenders.Run, destination: str) -> tuple[Call, Call]:
+    def bind(run: Run, destination: str) -> tuple[Call, Call]:
         if destination == "in place":
             return lambda: run(changed, y, None), lambda: changed.copy_(x)
         return lambda: run(x, y, out), lambda: out.copy_(x)
 
-    for contender in CONTENDERS:
+    for contender in chosen:
         key = (contender.name, contender.destination)
         try:
-            run, notes[key] = gate(contender, method, x, y, NUM_CLASSES)
+            run, notes[key] = gate(contender, point, x, y)
         except ImportError as error:
             untimed.append(row(contender, status=f"not installed: {error.name}"))
         except Wrong as error:
@@ -123,19 +122,22 @@ def prepare(method: str, x: Tensor, y: Tensor) -> tuple[Timed, dict[Key, str], l
 
 
 def row(contender: Contender, **values: Any) -> dict[str, Any]:
-    scope = "per sample" if contender.per_sample else "per batch"
-    return {"contender": contender.name, "scope": scope, "destination": contender.destination, **values}
+    return {
+        "contender": contender.name, "scope": contender.scope, "destination": contender.destination, **values
+    }  # fmt: skip
 
 
-def measure(method: str, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """The table of one method and shape. Ratios are medians, and quartiles, over the median copy."""
-    x, y = batch(shape)
-    timed, notes, rows = prepare(method, x, y)
+def measure(point: Point, rounds: int, chosen: list[Contender] | None = None) -> dict[str, Any]:
+    """The table of one point. Ratios are medians, and quartiles, over the median copy."""
+    x, y = point.batch()
+    chosen = contenders(point) if chosen is None else chosen
+    timed, notes, rows = prepare(point, chosen, x, y)
+    peaks = {key: peak_bytes(call) / x.nbytes for key, (call, _) in timed.items()}
     times, copies, attempts = interleave(timed, rounds)
     if 2 * len(copies) < rounds:
         pytest.fail(f"the machine is too busy to tell: {len(copies)} calm rounds of {attempts}")
     unit = float(np.median(copies))
-    by_key = {(c.name, c.destination): row(c) for c in CONTENDERS}
+    by_key = {(c.name, c.destination): row(c) for c in chosen}
     for name, destination in YARDSTICKS:
         by_key[name, destination] = {"contender": name, "scope": "yardstick", "destination": destination}
     for key, values in times.items():
@@ -143,11 +145,12 @@ def measure(method: str, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
         low, middle, high = (round(float(q) / unit, 3) for q in quartiles)
         note = {"note": notes[key]} if notes.get(key) else {}
         rows.append(
-            {**by_key[key], "ratio": middle, "quartiles": [low, high],
+            {**by_key[key], "ratio": middle, "quartiles": [low, high], "peak memory, in x": round(peaks[key], 2),
              "ms, this machine only": round(float(quartiles[1]), 4), **note}
         )  # fmt: skip
     return {
-        "method": method, "shape": list(shape), "dtype": "float32", "num_classes": NUM_CLASSES,
+        "method": point.method, "shape": list(point.shape), "num_classes": point.num_classes,
+        "channels_last": point.channels_last, "pipeline": point.pipeline, "threads": torch.get_num_threads(),
         "unit": "median of out.copy_(x), which runs before each call", "copy ms, this machine only": round(unit, 4),
         "rounds": attempts, "rounds kept": len(copies),
         "rounds dropped": f"copies took over {DISTURBED} medians, or other processes over {ELSEWHERE} of a core we use",
@@ -155,79 +158,18 @@ def measure(method: str, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def show(table: dict[str, Any]) -> None:
-    print(f"\n\n{table['method']} {table['shape']}: times {table['copy ms, this machine only']:.3f} ms of copy; "
+def show(title: str, table: dict[str, Any]) -> None:
+    print(f"\n\n{title}: times {table['copy ms, this machine only']:.3f} ms of copy, {table['threads']} threads; "
           f"{table['rounds kept']} of {table['rounds']} rounds kept")  # fmt: skip
     names = list(dict.fromkeys(r["contender"] for r in table["rows"]))
-    print(f"{'':36}" + "".join(f"{destination:>26}" for destination in DESTINATIONS))
+    print(f"{'':42}" + "".join(f"{destination:>26}" for destination in DESTINATIONS))
     for name in names:
         cells = dict.fromkeys(DESTINATIONS, "-")
         for r in table["rows"]:
             if r["contender"] == name:
                 low, high = r.get("quartiles", (0, 0))
                 cells[r["destination"]] = f"{r['ratio']:.2f} ({low:.2f} - {high:.2f})" if "ratio" in r else "none"
-        print(f"{name:36}" + "".join(f"{cells[destination]:>26}" for destination in DESTINATIONS))
+        print(f"{name:42}" + "".join(f"{cells[destination]:>26}" for destination in DESTINATIONS))
     for r in table["rows"]:
         if remark := r.get("status") or r.get("note"):
             print(f"  {r['contender']}, {r['destination']}: {remark}")
-
-
-def broken_promises(table: dict[str, Any]) -> list[str]:
-    ratio = {(r["contender"], r["destination"]): r.get("ratio") for r in table["rows"]}
-    title = f"{table['method']} {table['shape']}"
-    broken = [f"{title}: no time for ours, {d}" for d in DESTINATIONS if ratio[OURS, d] is None]
-    if tuple(table["shape"]) == LARGE and (ratio[OURS, "out"] or 0) > MAX_OUT_RATIO:
-        broken.append(f"{title}: out= takes {ratio[OURS, 'out']} copies, more than {MAX_OUT_RATIO}")
-    for (name, destination), theirs in ratio.items():
-        ours = ratio[OURS, destination]
-        if name in RIVALS and theirs is not None and ours is not None and ours >= theirs:
-            broken.append(f"{title}, {destination}: ours takes {ours} copies, {name} {theirs}")
-    return broken
-
-
-@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=str)
-@pytest.mark.parametrize("method", METHODS)
-def test_speed(method, shape, benchmark, keep, pytestconfig):
-    rounds = pytestconfig.getoption("rounds") or ROUNDS[shape]
-    table = measure(method, shape, rounds)
-    keep(f"{method} {list(shape)}", table)
-    show(table)
-    benchmark.extra_info["table"] = table
-    x, y = batch(shape)
-    out = x.clone()
-    benchmark.pedantic(
-        CALLS[method], (x, y), {"num_classes": NUM_CLASSES, "out": out}, rounds=rounds, warmup_rounds=WARMUP
-    )
-    broken = broken_promises(table)
-    assert not broken, "\n".join(broken)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_host_cost(method, benchmark, keep, monkeypatch):
-    """What a call costs before it touches pixels: a batch of two small images, and the same without implementation."""
-    x, y = torch.rand(2, 3, 8, 8), torch.tensor([3, 7])
-    out = torch.empty_like(x)
-    destinations = {"fresh": {}, "out": {"out": out}, "in place": {"inplace": True}}
-    calls = {d: lambda o=options: CALLS[method](x, y, num_classes=10, **o) for d, options in destinations.items()}
-    benchmark.pedantic(calls["fresh"], rounds=100, iterations=20, warmup_rounds=5)
-    whole = {d: microseconds(call) for d, call in calls.items()}
-    monkeypatch.setattr(ops, "implementation", lambda device_type: lambda *arguments: None)
-    checks = {d: microseconds(call) for d, call in calls.items()}
-    table = {
-        "method": method, "shape": [2, 3, 8, 8], "us a call, this machine only": whole,
-        "us of checks, allocation and dispatch alone, this machine only": checks,
-    }  # fmt: skip
-    keep(f"host cost {method}", table)
-    benchmark.extra_info["table"] = table
-    print(f"\n\nhost cost {method}, us: whole call {whole}; checks, allocation and dispatch {checks}")
-
-
-def microseconds(call: Call, rounds: int = 100, iterations: int = 50) -> float:
-    """Median time of a call over rounds of many."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(iterations):
-            call()
-        times.append(time.perf_counter() - start)
-    return round(1e6 * float(np.median(times[5:])) / iterations, 2)
