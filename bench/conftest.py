@@ -15,7 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one: pytest imports by file, not by path
 
 TABLES = pytest.StashKey[dict[str, Any]]()
-PACKAGES = ("fusedmix", "torch", "numpy", "timm", "torchvision", "kornia")
+PACKAGES = {name: name for name in ("fusedmix", "torch", "numpy", "timm", "torchvision", "kornia")} | {
+    "composer": "mosaicml"
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +49,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": platform.system(),
         "python": platform.python_version(),
-        **{name: version_of(name) for name in PACKAGES},
+        **{name: version_of(package) for name, package in PACKAGES.items()},
         "date": date.today().isoformat(),
     }
 

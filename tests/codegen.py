@@ -85,12 +85,19 @@ def widths(operations: list[str], prefix: str) -> dict[str, int]:
     return counts
 
 
-def nvidia_report(kernel: CompiledKernel) -> dict:
+def cubin_tool(kernel: CompiledKernel, tool: str, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        usage = subprocess.run([BIN / "cuobjdump", "-res-usage", file.name], capture_output=True, text=True).stdout
-        code = subprocess.run([BIN / "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([BIN / tool, option, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def disassemble(kernel: CompiledKernel) -> str:
+    return cubin_tool(kernel, "nvdisasm", "-c")
+
+
+def nvidia_report(kernel: CompiledKernel) -> dict:
+    usage, code = cubin_tool(kernel, "cuobjdump", "-res-usage"), disassemble(kernel)
     operations = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code)
     local = sum(operation.startswith(("LDL", "STL")) for operation in operations)
     return {

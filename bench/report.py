@@ -1,0 +1,164 @@
+"""README's speed section and the plot, made from bench/results: `python -m bench.report [--plot]`."""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
+BEGIN, END = "<!-- speed: written by python -m bench.report -->", "<!-- end of speed -->"
+DESTINATIONS = ("fresh", "out", "in place")
+SHOWN = {
+    "[512, 3, 32, 32]": "[512,3,32,32]",
+    "[128, 3, 224, 224]": "[128,3,224,224]",
+    "[128, 3, 224, 224], uint8 to normalised bfloat16": "[128,3,224,224], uint8 to normalised bfloat16",
+}
+
+Json = dict[str, Any]
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    header = list(header)
+    return [" | ".join(["", *cells, ""]).strip() for cells in (header, ["---"] * len(header), *map(list, rows))]
+
+
+def speed_table(cpu: Json, method: str) -> list[str]:
+    """Ratios of every contender at the shown points, one column per point and destination."""
+    tables = {shown: cpu["tables"].get(f"{method} {point}") for point, shown in SHOWN.items()}
+    columns = [
+        (shown, d)
+        for shown, t in tables.items()
+        if t
+        for d in DESTINATIONS
+        if any(r["destination"] == d and "ratio" in r and r["scope"] != "yardstick" for r in t["rows"])
+    ]
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for shown, t in tables.items():
+        for r in t["rows"] if t else ():
+            if "ratio" in r:
+                cells.setdefault((r["contender"], r["scope"]), {})[shown, r["destination"]] = f"{r['ratio']:.3g}"
+    scopes = ["per sample", "per pair", "per batch", "yardstick"]
+    names = sorted(cells, key=lambda name: scopes.index(name[1]))
+    header = [f"{method}, copies", "draws", *(f"{shown} {d}" for shown, d in columns)]
+    return table(header, ([name, scope, *(cells[name, scope].get(c, "-") for c in columns)] for name, scope in names))
+
+
+def render_cpu(cpu: Json) -> list[str]:
+    env = cpu["environment"]
+    packages = ("torch", "numpy", "timm", "torchvision", "kornia", "composer")
+    versions = ", ".join(f"{name} {env[name]}" for name in packages if env.get(name, "not installed")[0].isdigit())
+    lines = [
+        f"On a CPU ({env['cpu']}, 2 threads, {versions}), as multiples of the time of `out.copy_(x)` into warm memory "
+        "in the same interleaved run; float32, int64 classes to dense rows. Every contender's images and rows were "
+        "checked before it was timed. \"fresh\" returns new tensors, whose memory alone costs what `x.clone()` costs.",
+        "",
+    ]  # fmt: skip
+    for method in ("cutmix", "mixup"):
+        lines += [*speed_table(cpu, method), ""]
+    host = [cpu["tables"].get(f"host cost {m}") for m in ("cutmix", "mixup")]
+    if all(host):
+        values = [max(h["host cost in cheapest eager ops"].values()) for h in host]
+        lines += [
+            "Checks, allocation and dispatch of a call, without the launch, cost at most "
+            f"{values[0]:.2f} (CutMix) and {values[1]:.2f} (mixup) times the host time of the cheapest eager torch ops "
+            "that mix a batch with one lam.",
+            "",
+        ]  # fmt: skip
+    return lines
+
+
+def render_gpu(results: list[Json]) -> list[str]:
+    if not results:
+        return [
+            "On a GPU: **not measured** yet. `python bench/gpu.py --out DIR` runs every kernel test against the",
+            "reference on the GPU at hand, counts launches and measures GB/s against a device copy.",
+            "",
+        ]  # fmt: skip
+    lines = []
+    for gpu in results:
+        rows = [[e["name"], e["method"], f"{e['us']:.1f}", f"{e['gb_per_s']:.0f}", f"{e['percent_of_copy']:.1f}"]
+                for e in gpu.get("bench", []) if "us" in e]  # fmt: skip
+        lines += [
+            f"On a {gpu['environment']['gpu']}:",
+            "",
+            *table(["point", "method", "us", "GB/s", "% of copy"], rows),
+            "",
+        ]
+    return lines
+
+
+def render_static(static: Json | None) -> list[str]:
+    """The worst margin per GPU of the model in bench/static.py."""
+    if static is None:
+        return []
+    rows = []
+    for gpu in static["gpus"]:
+        worst = max(static["variants"], key=lambda name: static["variants"][name][gpu]["margin"])
+        rows.append([gpu, f"{static['variants'][worst][gpu]['margin']:.2f}", worst])
+    return [
+        "What the compiled code lets one expect (a model, not a measurement; triton "
+        f"{static['triton']}): time to issue instructions over time to move bytes, the worst of "
+        f"{len(static['variants'])} variants. Below 1, memory is the limit.",
+        "", *table(["GPU", "issue / memory time", "worst variant"], rows), "",
+    ]  # fmt: skip
+
+
+def load(name: str) -> Json | None:
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def render() -> str:
+    cpu = load("cpu.json")
+    gpus = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("gpu*.json"))]
+    lines = [*(render_cpu(cpu) if cpu else []), *render_gpu(gpus), *render_static(load("static.json"))]
+    return "\n".join(["", *lines])
+
+
+def with_section(readme: str, section: str) -> str:
+    head, _, rest = readme.partition(BEGIN)
+    _, found, tail = rest.partition(END)
+    if not found:
+        raise ValueError(f"README.md must hold {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n{section}\n{END}{tail}"
+
+
+def plot(cpu: Json, path: Path) -> None:
+    """Bars of the per-sample contenders at the two plain points, out= where there is one."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SystemExit("the plot needs matplotlib: pip install 'fusedmix[bench]'") from error
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for row, method in zip(axes, ("cutmix", "mixup"), strict=True):
+        for axis, point in zip(row, ("[512, 3, 32, 32]", "[128, 3, 224, 224]"), strict=True):
+            best: dict[str, tuple[float, str]] = {}
+            for r in cpu["tables"][f"{method} {point}"]["rows"]:
+                if "ratio" in r and r["scope"] == "per sample":
+                    best[f"{r['contender']}, {r['destination']}"] = (r["ratio"], r["contender"])
+            names = sorted(best, key=lambda name: -best[name][0])
+            colours = ["#d1495b" if best[name][1] == "fusedmix" else "#8d99ae" for name in names]
+            bars = axis.barh(names, [best[name][0] for name in names], color=colours)
+            axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+            axis.set_xscale("log")
+            axis.margins(x=0.15)
+            axis.tick_params(labelsize=8)
+            axis.set_title(f"{method} {point}, multiples of a copy", fontsize=10)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plot", action="store_true", help="also draw bench/results/cpu.svg (extra: bench)")
+    options = parser.parse_args()
+    README.write_text(with_section(README.read_text(encoding="utf-8"), render()), encoding="utf-8")
+    cpu = load("cpu.json")
+    if options.plot and cpu:
+        plot(cpu, RESULTS / "cpu.svg")
+
+
+if __name__ == "__main__":
+    main()
