@@ -93,7 +93,6 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     channels = shape.x_shape[1] if by_channel else 1
     pixels = elements // max(channels, 1) if by_channel else 1
     height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
-    row = width * channels if shape.out_last else width
     align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
     if elements > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
         raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {elements} elements")
@@ -113,7 +112,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
         LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
         REPLAY=shape.replay, PAIRED=recipe.is_paired, SKIP=shape.in_place and not shape.has_norm,
         ADJOINT=recipe.adjoint, TRANSPOSE=transpose, OUT_LAST=shape.out_last, TARGET=form,
-        BLOCK=launch.block, TILES=launch.tiles, VEC=config.vector_elements(row, max(itemsizes)) if row else 1,
+        BLOCK=launch.block, TILES=launch.tiles, VEC=config.vector_elements(elements, max(itemsizes)),
         ROWS=rows, BLOCK_K=block_k, INTERPRETED=INTERPRETED,
     )  # fmt: skip
     names = mix_kernel.arg_names

@@ -17,7 +17,7 @@ class Launch(NamedTuple):
 NUM_WARPS = 4
 MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
 VECTOR_BYTES = 16
-MAX_TILES = 8
+MAX_TILES = 16
 
 
 def launch_for(
@@ -31,13 +31,13 @@ def launch_for(
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
     per_thread = min(2 * vector, 16)
-    if x_itemsize != out_itemsize or (both_methods and x_itemsize == 2):
+    if x_itemsize != out_itemsize:
         per_thread = vector
     block = per_thread * warp_size * NUM_WARPS
     tiles = min(MAX_TILES, max(1, -(-sample_elements // block)))
     return Launch(block, tiles, NUM_WARPS)
 
 
-def vector_elements(row: int, itemsize: int) -> int:
-    """Longest power-of-two run of elements, up to 16 bytes, that divides a row."""
-    return min(row & -row, VECTOR_BYTES // itemsize)
+def vector_elements(sample_elements: int, itemsize: int) -> int:
+    """Longest power-of-two run of elements, up to 16 bytes, that samples are made of."""
+    return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize))

@@ -1,7 +1,8 @@
 """Masks: which elements come from the partner.
 
-A sample is seen as planes of H rows, each ROW elements wide: ROW = W for contiguous samples (a plane is a channel),
-ROW = W * C for channels_last ones (one plane). STEP is the elements per pixel within a row: 1 or C.
+Elements are given as aligned runs of VEC, `start` int32 [R, 1] and `lane` int32 [1, VEC], so that what a run shares is
+computed once for it. A sample is seen as planes of H rows, each ROW elements wide: ROW = W for contiguous samples (a
+plane is a channel), ROW = W * C for channels_last ones (one plane). STEP is the elements of a pixel in a row: 1 or C.
 """
 
 import triton
@@ -9,21 +10,39 @@ import triton.language as tl
 
 
 @triton.jit
-def inside(offs, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr):
+def inside(
+    start, lane, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr
+):  # fmt: skip
     """True where the element lies in the half-open box."""
-    y, column = (offs // ROW) % H, offs % ROW
-    return (y >= y0) & (y < y1) & (column >= x0 * STEP) & (column < x1 * STEP)
+    left, width = x0 * STEP, (x1 - x0) * STEP
+    if ROW % VEC == 0:  # a run lies in one row
+        y = (start // ROW) % H
+        here = tl.where((y >= y0) & (y < y1), width, 0)
+        distance = (start % ROW - left) + lane
+    else:
+        offs = start + lane
+        y = (offs // ROW) % H
+        here = tl.where((y >= y0) & (y < y1), width, 0)
+        distance = offs % ROW - left
+    return distance.to(tl.uint32, bitcast=True) < here.to(tl.uint32, bitcast=True)  # 0 <= distance < here
 
 
 @triton.jit
-def vector_inside(offs, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr):
-    """(any, all) of `inside` over each aligned run of VEC elements; VEC divides ROW.
+def run_inside(
+    start, lane, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr
+):  # fmt: skip
+    """(any, all) of `inside` over each run, or over the longest shorter runs that rows are made of.
 
-    Constant over a run by construction, so that masked accesses keep their 128 bits.
+    Constant over those by construction, so that masked accesses stay as wide.
     """
-    first = offs // VEC * VEC
+    if ROW % VEC == 0:
+        first = start
+        SHORT: tl.constexpr = VEC
+    else:
+        SHORT: tl.constexpr = ROW & -ROW
+        first = (start + lane) // SHORT * SHORT
     y, column = (first // ROW) % H, first % ROW
     row = (y >= y0) & (y < y1)
-    some = row & (column < x1 * STEP) & (column + VEC > x0 * STEP)
-    every = row & (column >= x0 * STEP) & (column + VEC <= x1 * STEP)
+    some = row & (column < x1 * STEP) & (column + SHORT > x0 * STEP)
+    every = row & (column >= x0 * STEP) & (column + SHORT <= x1 * STEP)
     return some, every

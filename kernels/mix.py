@@ -14,9 +14,9 @@ import triton.language as tl
 from fusedmix import recipe
 
 from .labels import one_hot, smooth
-from .masks import inside, vector_inside
+from .masks import inside, run_inside
 from .philox import words
-from .pixel import blend, blend_adjoint, lerp, normalise, round_to
+from .pixel import blend, blend_adjoint, lerp, normalise, round_to, to_float
 from .sampling import (
     EXACT,
     MATCHING,
@@ -142,6 +142,12 @@ def pixel_lam(method, lam, HAS_BOX: tl.constexpr):
 
 
 @triton.jit
+def at(pair, N: tl.constexpr):
+    """Element N of a tensor of two, as a scalar."""
+    return tl.sum(tl.where(tl.arange(0, 2) == N, pair, 0), 0)
+
+
+@triton.jit
 def source(offs, C: tl.constexpr, PIXELS: tl.constexpr, TRANSPOSE: tl.constexpr):
     """Where the input element of output element `offs` lies, when one is contiguous and the other channels_last."""
     if TRANSPOSE == 1:  # contiguous in, channels_last out
@@ -152,11 +158,18 @@ def source(offs, C: tl.constexpr, PIXELS: tl.constexpr, TRANSPOSE: tl.constexpr)
 
 
 @triton.jit
-def channel_norm(norm_ptr, offs, mask, C: tl.constexpr, PIXELS: tl.constexpr, OUT_LAST: tl.constexpr):
+def channel_norm(
+    norm_ptr, start, lane, mask, C: tl.constexpr, PIXELS: tl.constexpr, OUT_LAST: tl.constexpr, VEC: tl.constexpr
+):  # fmt: skip
     """(mean, inverse std) of each element's channel; unused numbers without a norm."""
     mean, inverse_std = 0.0, 1.0
     if norm_ptr is not None:
-        channel = offs % C if OUT_LAST else offs // PIXELS
+        if OUT_LAST:
+            channel = (start + lane) % C
+        elif PIXELS % VEC == 0:
+            channel = start // PIXELS
+        else:
+            channel = (start + lane) // PIXELS
         mean = tl.load(norm_ptr + channel, mask=mask, other=0.0)
         inverse_std = tl.load(norm_ptr + C + channel, mask=mask, other=1.0)
     return mean, inverse_std
@@ -244,7 +257,8 @@ def mix_kernel(
         # written from itself and its partner.
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
-        offs = tile * (TILES * BLOCK) + tl.arange(0, BLOCK)
+        start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
+        lane = tl.arange(0, VEC)[None, :]
         if not BY_SAMPLE and KIND == MATCHING:
             i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
         elif not BY_SAMPLE:
@@ -263,44 +277,49 @@ def mix_kernel(
         owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
 
         if PAIRED and not SKIP:  # the first tile is on its way while the parameters are drawn
-            src = source(offs, C, PIXELS, TRANSPOSE)
-            mask = offs < owned
+            src = source(start + lane, C, PIXELS, TRANSPOSE)
+            mask = start < owned
             a = tl.load(x_i + src, mask=mask)
             b = tl.load(x_j + src, mask=mask)
 
-        method_i, lam_i, y0_i, x0_i, y1_i, x1_i = sample_plan(
-            i, j, True, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
-            switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W, REPLAY,
-        )  # fmt: skip
-        lam_i = pixel_lam(method_i, lam_i, HAS_BOX)
-        if PAIRED:
-            method_j, lam_j, y0_j, x0_j, y1_j, x1_j = sample_plan(
-                j, i, True, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
+        if PAIRED:  # both samples at once, one per element of a tensor of two
+            which = tl.arange(0, 2)
+            methods, lams, tops, lefts, bottoms, rights = sample_plan(
+                tl.where(which == 0, i, j), tl.where(which == 0, j, i), which < 2, plan_ptr, lam_ptr, box_ptr, seed,
+                offset, sample_offset, mixup_alpha, cutmix_alpha, p, switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX,
+                CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W, REPLAY,
+            )  # fmt: skip
+            lams = pixel_lam(methods, lams, HAS_BOX)
+            lam_i, y0_i, x0_i, y1_i, x1_i = at(lams, 0), at(tops, 0), at(lefts, 0), at(bottoms, 0), at(rights, 0)
+            lam_j, y0_j, x0_j, y1_j, x1_j = at(lams, 1), at(tops, 1), at(lefts, 1), at(bottoms, 1), at(rights, 1)
+            owned_j = tl.where(j != i, owned, 0)
+        else:
+            method_i, lam_i, y0_i, x0_i, y1_i, x1_i = sample_plan(
+                i, j, True, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
                 switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W,
                 REPLAY,
             )  # fmt: skip
-            lam_j = pixel_lam(method_j, lam_j, HAS_BOX)
-            owned_j = tl.where(j != i, owned, 0)
+            lam_i = pixel_lam(method_i, lam_i, HAS_BOX)
 
         for step in range(TILES):
-            mask = offs < owned
-            mean, inverse_std = channel_norm(norm_ptr, offs, mask, C, PIXELS, OUT_LAST)
-            inside_i = inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP) if HAS_BOX else False
+            offs, mask = start + lane, start < owned
+            mean, inverse_std = channel_norm(norm_ptr, start, lane, mask, C, PIXELS, OUT_LAST, VEC)
+            inside_i = inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC) if HAS_BOX else False
             store_i = mask
             if PAIRED:
-                inside_j = inside(offs, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP) if HAS_BOX else False
-                store_j = offs < owned_j
+                inside_j = inside(start, lane, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC) if HAS_BOX else False
+                store_j = start < owned_j
                 if SKIP:  # in place: only the runs that change are read and written
-                    store_i = offs < tl.where(lam_i != 1.0, owned, 0)
-                    store_j = offs < tl.where(lam_j != 1.0, owned_j, 0)
+                    store_i = start < tl.where(lam_i != 1.0, owned, 0)
+                    store_j = start < tl.where(lam_j != 1.0, owned_j, 0)
                     if HAS_BOX:
-                        some_i, _ = vector_inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
-                        some_j, _ = vector_inside(offs, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC)
+                        some_i, _ = run_inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
+                        some_j, _ = run_inside(start, lane, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC)
                         store_i = store_i | (some_i & mask)
-                        store_j = store_j | (some_j & (offs < owned_j))
+                        store_j = store_j | (some_j & (start < owned_j))
                     a = tl.load(x_i + offs, mask=store_i | store_j)
                     b = tl.load(x_j + offs, mask=store_i | store_j)
-                own, other = (a.to(tl.float32), b.to(tl.float32)) if FLOAT else (a, b)
+                own, other = (to_float(a), to_float(b)) if FLOAT else (a, b)
                 if ADJOINT:
                     value_i = blend_adjoint(own, other, lam_i, lam_j, inside_i, inside_j, HAS_MIXUP, HAS_BOX)
                     value_j = blend_adjoint(other, own, lam_j, lam_i, inside_j, inside_i, HAS_MIXUP, HAS_BOX)
@@ -311,19 +330,19 @@ def mix_kernel(
                 tl.store(out_j + offs, value_j, mask=store_j)
             else:
                 src = source(offs, C, PIXELS, TRANSPOSE)
-                needs_own, needs_other = mask, offs < tl.where(lam_i != 1.0, owned, 0)
+                needs_own, needs_other = mask, start < tl.where(lam_i != 1.0, owned, 0)
                 if HAS_BOX:
-                    some, every = vector_inside(offs, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
+                    some, every = run_inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
                     needs_own, needs_other = mask & ~every, needs_other | (some & mask)
                 a = tl.load(x_i + src, mask=needs_own)
                 b = tl.load(x_j + src, mask=needs_other)
-                own, other = (a.to(tl.float32), b.to(tl.float32)) if FLOAT else (a, b)
+                own, other = (to_float(a), to_float(b)) if FLOAT else (a, b)
                 value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
             value_i = finish(value_i, mean, inverse_std, NORM, DTYPE, INTERPRETED)
             tl.store(out_i + offs, value_i, mask=store_i)
-            offs += BLOCK
+            start += BLOCK
             if PAIRED and not SKIP:
-                src = source(offs, C, PIXELS, TRANSPOSE)
-                mask = offs < tl.where(step + 1 < TILES, owned, 0)
+                src = source(start + lane, C, PIXELS, TRANSPOSE)
+                mask = start < tl.where(step + 1 < TILES, owned, 0)
                 a = tl.load(x_i + src, mask=mask)
                 b = tl.load(x_j + src, mask=mask)

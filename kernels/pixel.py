@@ -6,13 +6,23 @@ import triton.language as tl
 ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, halves to even
 
 
+BYTE_BASE = tl.constexpr(0x4B000000)  # the bits of 2**23: an integer below 2**23 put into them is a float plus 2**23
+
+
+@triton.jit
+def to_float(value):
+    """float32 of a pixel; of a byte by way of its bits, since conversions are slower than arithmetic."""
+    if value.dtype == tl.uint8:
+        return (value.to(tl.int32) | BYTE_BASE).to(tl.float32, bitcast=True) - 8388608.0
+    return value.to(tl.float32)
+
+
 @triton.jit
 def lerp(own, other, lam):
     """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched."""
     swap = lam < 0.5
-    weight = tl.where(swap, lam, 1.0 - lam)  # <= 1/2, exact
-    big, small = tl.where(swap, other, own), tl.where(swap, own, other)
-    return tl.where(lam == 1.0, own, big + weight * (small - big))
+    big, weight = tl.where(swap, other, own), tl.where(swap, lam, lam - 1.0)  # |weight| <= 1/2, exact
+    return tl.where(lam == 1.0, own, big + weight * (own - other))
 
 
 @triton.jit
@@ -54,7 +64,7 @@ def normalise(value, mean, inverse_std):
 def round_to(value, DTYPE: tl.constexpr, INTERPRETED: tl.constexpr):
     """float32 to DTYPE; to the nearest integer (halves to even) for uint8."""
     if DTYPE == tl.uint8:
-        return ((value + ROUNDER) - ROUNDER).to(tl.uint8)
+        return (value + ROUNDER).to(tl.int32, bitcast=True).to(tl.uint8)  # the integer is the low bits
     if DTYPE == tl.bfloat16 and INTERPRETED:  # the interpreter's own cast truncates
         bits = value.to(tl.int32, bitcast=True)
         bits += 0x7FFF + ((bits >> 16) & 1)

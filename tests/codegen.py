@@ -14,6 +14,9 @@ from codegen_variants import HOT, Variant
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import static
 from fusedmix.kernels.mix import NOT_SPECIALIZED, mix_kernel
 from fusedmix.launch import Shape, prepare
 
@@ -137,8 +140,11 @@ def amd_report(kernel: CompiledKernel) -> dict:
 
 def report(variant: Variant, target: str) -> dict:
     kernel = compile_variant(variant, TARGETS[target])
-    return amd_report(kernel) if target.startswith("gfx") else nvidia_report(kernel)
+    if target.startswith("gfx"):
+        return amd_report(kernel)
+    return {**nvidia_report(kernel), "static": static.analyse(variant, target, kernel)}
 
 
 if __name__ == "__main__":
+    sys.modules["codegen"] = sys.modules["__main__"]  # which static imports by name
     print(json.dumps({name: report(variant, sys.argv[1]) for name, variant in HOT.items()}))
