@@ -35,8 +35,22 @@ def compiled(request: pytest.FixtureRequest) -> tuple[str, dict]:
 
 
 STATIC = json.loads((CODEGEN.parent.parent / "bench/results/static.json").read_text(encoding="utf-8"))
-# Predicted to be limited by issue: bytes, and policies of 16 bits on the B200. Defects that wait for a measurement.
-KNOWN_LIMITED: set[tuple[str, str]] = set()
+# Predicted to be limited by issue: mostly bytes, whose bandwidth asks for the most elements a second. Open defects.
+KNOWN_LIMITED = {
+    "B200": {
+        "cutmix uint8",
+        "mixup uint8",
+        "policy bfloat16",
+        "policy uint8",
+        "policy bfloat16 in place",
+        "policy bfloat16 roll",
+        "cutmix uint8 to bfloat16",
+        "mixup uint8 to bfloat16",
+        "policy uint8 to bfloat16 normalised",
+    },
+    "A100 80 GB": {"policy uint8"},
+    "H200": {"policy uint8", "policy uint8 to bfloat16 normalised"},
+}
 
 
 @pytest.mark.parametrize("name", HOT)
@@ -48,7 +62,7 @@ def test_static_model(compiled: tuple[str, dict], name: str) -> None:
     figures = reports[name]["static"]
     for gpu in STATIC["gpus"]:
         if gpu in figures:
-            assert (figures[gpu]["margin"] >= 1) == ((gpu, name) in KNOWN_LIMITED), (gpu, figures)
+            assert (figures[gpu]["margin"] >= 1) == (name in KNOWN_LIMITED.get(gpu, ())), (gpu, figures)
             if triton.__version__ == STATIC["triton"]:
                 assert figures[gpu] == STATIC["variants"][name][gpu], "run python -m bench.static --write"
 
