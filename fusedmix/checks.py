@@ -133,7 +133,9 @@ def check_destination(
 
 
 def check_writable(name: str, t: Tensor) -> None:
-    dense = t.is_contiguous() or sample_is_dense(t, False) or (t.dim() == 4 and sample_is_dense(t, True))
+    if t.is_contiguous():
+        return
+    dense = sample_is_dense(t, False) or (t.dim() == 4 and sample_is_dense(t, True))
     if not dense or (t.shape[0] > 1 and t.stride(0) < t[0].numel()):
         raise ValueError(
             f"{name} must have samples that are dense in memory, contiguous or channels_last, and apart from each "
@@ -146,12 +148,13 @@ def overlap(a: Tensor, b: Tensor) -> bool:
     if a.numel() == 0 or b.numel() == 0:
         return False
 
-    def span(t: Tensor) -> tuple[int, int]:
+    def end(t: Tensor) -> int:
+        if t.is_contiguous():
+            return t.data_ptr() + t.nbytes
         reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-        return t.data_ptr(), t.data_ptr() + (reach + 1) * t.element_size()
+        return t.data_ptr() + (reach + 1) * t.element_size()
 
-    (a0, a1), (b0, b1) = span(a), span(b)
-    return a.device == b.device and a0 < b1 and b0 < a1
+    return a.data_ptr() < end(b) and b.data_ptr() < end(a)
 
 
 def check_values(

@@ -73,8 +73,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     recipe, batch = shape.recipe, shape.x_shape[0]
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
-    both = recipe.has_mixup and recipe.has_box
-    launch = launch or config.launch_for(elements, *itemsizes, both, 64 if hip else 32)
+    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32)
 
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)

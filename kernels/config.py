@@ -20,14 +20,11 @@ VECTOR_BYTES = 16
 MAX_TILES = 16
 
 
-def launch_for(
-    sample_elements: int, x_itemsize: int, out_itemsize: int, both_methods: bool, warp_size: int = 32
-) -> Launch:
+def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32) -> Launch:
     """Launch of a batch whose samples have `sample_elements` elements.
 
-    A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; half of that for bf16 and fp16
-    where mixup and CutMix both may happen (registers), and one vector of the wider type where input and output differ
-    in width, so that loads and stores share a layout and skip shared memory.
+    A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; one vector of the wider type
+    where input and output differ in width, so that loads and stores share a layout and skip shared memory.
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
     per_thread = min(2 * vector, 16)
