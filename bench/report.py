@@ -144,9 +144,9 @@ def plot(cpu: Json, path: Path) -> None:
             bars = axis.barh(names, [best[name][0] for name in names], color=colours)
             axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
             axis.set_xscale("log")
-            axis.margins(x=0.15)
+            axis.set_xlim(0.5, 3 * max(ratio for ratio, _ in best.values()))
             axis.tick_params(labelsize=8)
-            axis.set_title(f"{method} {point}, multiples of a copy", fontsize=10)
+            axis.set_title(f"{method} {point}, multiples of a copy", fontsize=10, loc="right")
     figure.savefig(path)
 
 
