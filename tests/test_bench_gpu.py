@@ -96,7 +96,6 @@ def test_summary_tells_failures(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plots(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     names = {path.name for path in plots.draw(results(), tmp_path)}
     assert names == {"gpu-kernels.svg", "gpu-mixup.svg", "gpu-growth.svg"}
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
