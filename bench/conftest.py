@@ -2,17 +2,14 @@
 
 import json
 import platform
-import sys
 from collections.abc import Callable
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one: pytest imports by file, not by path
+from peers import version_of
 
 TABLES = pytest.StashKey[dict[str, Any]]()
 PACKAGES = {name: name for name in ("fusedmix", "torch", "numpy", "timm", "torchvision", "kornia")} | {
@@ -56,13 +53,6 @@ def environment() -> dict[str, Any]:
         **{name: version_of(package) for name, package in PACKAGES.items()},
         "date": date.today().isoformat(),
     }
-
-
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def cpu_name() -> str:

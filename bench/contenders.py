@@ -1,28 +1,37 @@
 """Who is compared: CutMix and mixup of a batch and its int64 classes, per sample or with one draw for the batch.
 
 A contender is made for a `Point` and run as `run(x, y, out)`, which returns (images, float32 rows). Those in place
-write into `x`; those with destination "out" write into `out`. composer 0.32.1 asks for torch < 2.7.1, so no extra can
-name it beside ours: it is timed where it was installed without its dependencies.
+write into `x`; those with destination "out" write into `out`.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 
 import numpy as np
 import torch
+from peers import (
+    ALPHA,
+    HAND,
+    MEAN,
+    OURS,
+    STD,
+    TIMM,
+    Run,
+    boxes,
+    composer,
+    fused,
+    kornia_v2,
+    paper,
+    scatter_rows,
+    timm,
+    torchvision_batch,
+    torchvision_transform,
+)
 from torch import Tensor
-
-import fusedmix
 
 METHODS = ("cutmix", "mixup")
 DESTINATIONS = ("fresh", "out", "in place")
-ALPHA = 1.0
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-Run = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -64,33 +73,12 @@ class Contender:
     compiled: bool = False
 
 
-def import_torchvision() -> ModuleType:
-    try:
-        import torchvision
-    except RuntimeError:
-        # PyPI's torchvision is built for a CUDA torch: beside the CPU one its operators don't load, and its import
-        # stops at registering shapes for two of them that then have no schema.
-        global _schemas
-        _schemas = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            _schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision
+def of(make: Callable[..., Run], *arguments: str) -> Callable[[Point], Run]:
+    return lambda point: make(*arguments, point.method, point.num_classes)
 
 
-# Ours.
-
-
-def fused(destination: str, mode: str, point: Point) -> Run:
-    call = {"cutmix": fusedmix.fused_cutmix, "mixup": fusedmix.fused_mixup}[point.method]
-    options = dict(alpha=ALPHA, num_classes=point.num_classes, mode=mode)
-    if point.pipeline:
-        options |= dict(mean=MEAN, std=STD, out_dtype=point.out_dtype)
-    if destination == "fresh":
-        return lambda x, y, out: call(x, y, **options)
-    if destination == "out":
-        return lambda x, y, out: call(x, y, out=out, **options)
-    return lambda x, y, out: call(x, y, inplace=True, **options)
+def ours(destination: str, mode: str, point: Point) -> Run:
+    return fused(destination, mode, point.method, point.num_classes, point.out_dtype if point.pipeline else None)
 
 
 # Peers, float32 to float32; `normalised` puts their users' usual two ops before them.
@@ -108,30 +96,9 @@ def normalised(make: Callable[[Point], Run], point: Point) -> Run:
     return whole
 
 
-def timm(mode: str, point: Point) -> Run:
-    import_torchvision()  # timm needs it
-    from timm.data.mixup import Mixup as TimmMixup
-
-    alphas = {"mixup_alpha": ALPHA * (point.method == "mixup"), "cutmix_alpha": ALPHA * (point.method == "cutmix")}
-    mix = TimmMixup(**alphas, mode=mode, label_smoothing=0.0, num_classes=point.num_classes)
-    return lambda x, y, out: mix(x, y)
-
-
-def torchvision_transform(point: Point) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    import_torchvision()
-    from torchvision.transforms import v2
-
-    return {"cutmix": v2.CutMix, "mixup": v2.MixUp}[point.method](alpha=ALPHA, num_classes=point.num_classes)
-
-
-def torchvision_batch(point: Point) -> Run:
-    mix = torchvision_transform(point)
-    return lambda x, y, out: mix(x, y)
-
-
 def torchvision_loop(point: Point) -> Run:
     """One call per sample on the view that holds it and the sample before, its partner; half of each result is used."""
-    mix = torchvision_transform(point)
+    mix = torchvision_transform(point.method, point.num_classes)
 
     def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
         images, rows = torch.empty_like(x), x.new_empty(len(x), point.num_classes)
@@ -145,93 +112,7 @@ def torchvision_loop(point: Point) -> Run:
     return run
 
 
-def kornia_v2(point: Point) -> Run:
-    """Its labels, (own class, partner's class, weight), are scattered into rows: a few microseconds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from kornia.augmentation import RandomCutMixV2, RandomMixUpV2
-
-    keys = ["input", "class"]
-    if point.method == "cutmix":
-        mix = RandomCutMixV2(p=1.0, beta=ALPHA, data_keys=keys, use_correct_lambda=True)
-    else:
-        mix = RandomMixUpV2(p=1.0, data_keys=keys)  # its lam is uniform, which is Beta(1, 1)
-
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        images, labels = mix(x, y)
-        own, other, weight = labels.view(-1, 3).unbind(1)
-        lam = weight if point.method == "cutmix" else 1 - weight
-        return images, scatter_rows(own.long(), other.long(), lam, point.num_classes)
-
-    return run
-
-
-def composer(point: Point) -> Run:
-    import_torchvision()
-    if point.method == "mixup":
-        from composer.algorithms.mixup import mixup_batch
-
-        def mix(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-            images, other, weight = mixup_batch(x, y, alpha=ALPHA)
-            return images, other, 1 - weight
-
-    else:
-        from composer.algorithms.cutmix import cutmix_batch
-
-        def mix(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-            return cutmix_batch(x, y, alpha=ALPHA)[:3]
-
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        images, other, lam = mix(x, y)
-        return images, scatter_rows(y, other, torch.full((len(x),), float(lam)), point.num_classes)
-
-    return run
-
-
-# The papers' recipes: one lam, one box and one permutation for the batch. PyTorch by hand.
-
-
-def paper(point: Point) -> Run:
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        lam, partner = float(np.random.beta(ALPHA, ALPHA)), torch.randperm(len(x))
-        if point.method == "mixup":
-            images = lam * x + (1 - lam) * x[partner]
-        else:
-            height, width = x.shape[2:]
-            edges = []
-            for side in (height, width):
-                half, centre = int(side * np.sqrt(1 - lam)) // 2, np.random.randint(side)
-                edges += [max(centre - half, 0), min(centre + half, side)]
-            y0, y1, x0, x1 = edges
-            x[:, :, y0:y1, x0:x1] = x[partner, :, y0:y1, x0:x1]
-            images, lam = x, 1 - (y1 - y0) * (x1 - x0) / (height * width)
-        return images, scatter_rows(y, y[partner], torch.full((len(x),), lam), point.num_classes)
-
-    return run
-
-
 # PyTorch by hand, vectorised over the batch.
-
-
-def scatter_rows(own: Tensor, other: Tensor, lam: Tensor, num_classes: int) -> Tensor:
-    rows = torch.zeros(len(own), num_classes, device=own.device).scatter_(1, own[:, None], lam[:, None])
-    return rows.scatter_add_(1, other[:, None], (1 - lam)[:, None])
-
-
-def boxes(x: Tensor, lam: Tensor, centres: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Which pixels to paste, bool [B, 1, H, W], and the share of those kept, float32 [B]."""
-    ratio = torch.sqrt(1 - lam)
-    edges = []
-    for side, centre in zip(x.shape[2:], centres, strict=True):
-        half = (ratio * side).long() // 2
-        edges.append(((centre - half).clamp_(0, side), (centre + half).clamp_(0, side)))
-    inside = []
-    for (lo, hi), side in zip(edges, x.shape[2:], strict=True):
-        index = torch.arange(side)
-        inside.append((index >= lo[:, None]) & (index < hi[:, None]))
-    (y0, y1), (x0, x1) = edges
-    kept = 1 - (y1 - y0) * (x1 - x0) / (x.shape[2] * x.shape[3])
-    return (inside[0][:, :, None] & inside[1][:, None])[:, None], kept
 
 
 def draw(point: Point, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -282,28 +163,27 @@ def compiled(destination: str, mode: str, point: Point) -> Run:
     return run
 
 
-OURS = "fusedmix"
-TIMM, TORCHVISION, KORNIA = 'timm Mixup(mode="elem")', "torchvision v2, one call per sample", "kornia V2"
+TORCHVISION, KORNIA = "torchvision v2, one call per sample", "kornia V2"
 PEERS = (TIMM, TORCHVISION, KORNIA)
-HAND, COMPILED = "PyTorch by hand", "PyTorch by hand, torch.compile"
+COMPILED = f"{HAND}, torch.compile"
 
 CONTENDERS = (
-    *(Contender(OURS, d, partial(fused, d, "elem")) for d in DESTINATIONS),
-    Contender(TIMM, "in place", partial(timm, "elem")),
+    *(Contender(OURS, d, partial(ours, d, "elem")) for d in DESTINATIONS),
+    Contender(TIMM, "in place", of(timm, "elem")),
     Contender(TORCHVISION, "fresh", torchvision_loop),
-    Contender(KORNIA, "fresh", kornia_v2),
+    Contender(KORNIA, "fresh", of(kornia_v2)),
     *(Contender(HAND, d, partial(eager, d)) for d in DESTINATIONS),
     *(Contender(COMPILED, d, partial(compiled, d, "default"), compiled=True) for d in ("fresh", "out")),
     Contender(f"{COMPILED} max-autotune", "out", partial(compiled, "out", "max-autotune"), compiled=True),
-    Contender('timm Mixup(mode="pair")', "in place", partial(timm, "pair"), "per pair"),
-    *(Contender(f'{OURS} mode="batch"', d, partial(fused, d, "batch"), "per batch") for d in DESTINATIONS),
-    Contender('timm Mixup(mode="batch")', "in place", partial(timm, "batch"), "per batch"),
-    Contender("torchvision v2", "fresh", torchvision_batch, "per batch"),
-    Contender("composer", "fresh", composer, "per batch"),
+    Contender('timm Mixup(mode="pair")', "in place", of(timm, "pair"), "per pair"),
+    *(Contender(f'{OURS} mode="batch"', d, partial(ours, d, "batch"), "per batch") for d in DESTINATIONS),
+    Contender('timm Mixup(mode="batch")', "in place", of(timm, "batch"), "per batch"),
+    Contender("torchvision v2", "fresh", of(torchvision_batch), "per batch"),
+    Contender("composer", "fresh", of(composer), "per batch"),
 )
 PAPER = {
-    "mixup": Contender("the paper's recipe", "fresh", paper, "per batch"),
-    "cutmix": Contender("the paper's recipe", "in place", paper, "per batch"),
+    "mixup": Contender("the paper's recipe", "fresh", of(paper), "per batch"),
+    "cutmix": Contender("the paper's recipe", "in place", of(paper), "per batch"),
 }
 
 

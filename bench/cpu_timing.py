@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contenders import DESTINATIONS, YARDSTICKS, Contender, Point, Run, contenders
-from gate import Wrong, empty_out, gate
+from contenders import DESTINATIONS, YARDSTICKS, Contender, Point, contenders
+from gate import empty_out, gate
+from peers import Run, Wrong
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from contenders import ALPHA, MEAN, OURS, STD, Contender, Point, Run
+from contenders import Contender, Point
+from peers import ALPHA, MEAN, OURS, STD, Run, need
 from torch import Tensor
 
 from fusedmix import rng
@@ -12,15 +13,6 @@ from fusedmix.spec import CutMix, Mixup
 TOLERANCE = 1e-5  # float32 images in [0, 1) and weights: a few roundings
 # Normalised values lie within +-3 and are rounded to bfloat16 once, or mixed in float32 before: an ulp at 3 is 2^-6.
 PIPELINE_TOLERANCE = 2**-6
-
-
-class Wrong(Exception):
-    """A result that is no mix of the batch; the contender gets no time."""
-
-
-def need(condition: object, message: str) -> None:
-    if not condition:
-        raise Wrong(message)
 
 
 def gate(contender: Contender, point: Point, x: Tensor, y: Tensor) -> tuple[Run, str]:

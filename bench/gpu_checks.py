@@ -14,11 +14,9 @@ from gpu_common import (
     F16,
     F32,
     LARGE,
-    MEAN,
     METHODS,
     ODD,
     ROW_TOLERANCE,
-    STD,
     U8,
     Steps,
     close,
@@ -31,6 +29,7 @@ from gpu_common import (
     poison,
     seeded,
 )
+from peers import MEAN, STD
 from torch import Tensor
 
 from fusedmix import FusedMix, Plan, fused_cutmix, fused_mixup, launch, reference, rng

@@ -2,7 +2,7 @@
 
 `--dry-run` on the command line is read here, before triton is imported: it selects the interpreter and tiny sizes.
 """
-# ruff: noqa: E402
+# ruff: noqa: E402  # imports come after the choice of the interpreter
 
 import os
 import platform
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 import triton
+from peers import version_of
 from torch import Tensor
 
 from fusedmix import Plan, ops, reference
@@ -36,7 +36,6 @@ Steps = Iterator[Step]
 
 F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
 METHODS = {"mixup": 0.0, "cutmix": 1.0, "policy": 0.5}  # name: switch_prob
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DEVICE, EVEN, ODD, LARGE = "cuda", (8, 3, 64, 64), (5, 3, 37, 53), (14400, 3, 224, 224)  # LARGE: past 2**31 elements
 if DRY_RUN:
     DEVICE, EVEN, ODD, LARGE = "cpu", (4, 3, 8, 8), (3, 3, 5, 7), (2, 3, 8, 8)
@@ -159,13 +158,6 @@ def find_sanitizer() -> str | None:
     names = [Path(f) / sub / "compute-sanitizer" for f in folders if f for sub in ("bin", "compute-sanitizer", "")]
     found = shutil.which("compute-sanitizer")
     return found or next((str(name) for name in names if name.is_file() and os.access(name, os.X_OK)), None)
-
-
-def version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def environment() -> dict:

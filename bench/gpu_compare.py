@@ -11,8 +11,9 @@ from typing import Any
 import timing
 import torch
 from gpu_common import BF16, DRY_RUN, Steps, failure, without_paths
-from gpu_contenders import CUDA_GRAPHS, HAND, OURS, TIMM, Contender, Run, Wrong, compilers, contenders, gate
+from gpu_contenders import CUDA_GRAPHS, Contender, compilers, contenders, gate
 from gpu_kernels import POINTS, Buffers, Point
+from peers import HAND, OURS, TIMM, Run, Wrong
 
 from fusedmix.recipe import Recipe
 from fusedmix.reference.sampling import draw

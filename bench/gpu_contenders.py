@@ -5,31 +5,38 @@ place write into `x`, those with destination "out" into `out`. Nobody draws from
 uniform: rivals draw lam with one call on the device. triton-augment is installed by some but mixes no samples.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import Any
 
-import numpy as np
 import torch
-from gpu_common import BF16, DEVICE, DRY_RUN, F32, MEAN, STD, poison, synchronize
+from gpu_common import BF16, DEVICE, DRY_RUN, F32, poison, synchronize
 from gpu_kernels import Point
+from peers import (
+    HAND,
+    MEAN,
+    OURS,
+    STD,
+    TIMM,
+    Run,
+    boxes,
+    composer,
+    fused,
+    kornia_v2,
+    need,
+    paper,
+    scatter_rows,
+    timm,
+    torchvision_batch,
+)
 from torch import Tensor
 
-import fusedmix
-
-ALPHA = 1.0
 CUDA_GRAPHS = ("reduce-overhead", "max-autotune")  # modes that overwrite the last result
 CHUNK = 32  # samples the gate compares at once
 LEAST_BOX = 0.02  # share of pixels; a box of that weight cannot be empty, wherever it is clipped
 CALLS, MOST_CALLS = 4, 10  # until graphs are recorded; until one draw for the batch mixes something
 ENOUGH = 16  # samples, for the gate to expect different draws
 ROW_TOLERANCE = {F32: 1e-5, BF16: 2**-7}  # timm holds lam in the images' dtype
-OURS, HAND, TIMM = "fusedmix", "PyTorch by hand", 'timm Mixup(mode="elem")'
-
-Run = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,42 +52,11 @@ class Contender:
         return f"{self.name}, {self.destination}"
 
 
-# Ours.
-
-
-def fused(destination: str, mode: str, point: Point, method: str) -> Run:
-    call = {"cutmix": fusedmix.fused_cutmix, "mixup": fusedmix.fused_mixup}[method]
-    options: dict[str, Any] = dict(alpha=ALPHA, num_classes=point.classes, mode=mode)
-    if point.norm:
-        options |= dict(mean=MEAN, std=STD, out_dtype=point.out_dtype)
-    if destination == "fresh":
-        return lambda x, y, out: call(x, y, **options)
-    if destination == "out":
-        return lambda x, y, out: call(x, y, out=out, **options)
-    return lambda x, y, out: call(x, y, inplace=True, **options)
-
-
 # PyTorch by hand, vectorised over the batch, everything on the device.
 
 
-def scatter_rows(own: Tensor, other: Tensor, lam: Tensor, classes: int) -> Tensor:
-    rows = torch.zeros(own.shape[0], classes, device=own.device)
-    rows = rows.scatter_(1, own[:, None], lam[:, None])
-    return rows.scatter_add_(1, other[:, None], (1 - lam)[:, None])
-
-
-def boxes(x: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
-    """Which pixels to paste, bool [B, 1, H, W], and the share of those kept, float32 [B]."""
-    ratio = torch.sqrt(1 - lam)
-    inside, area = [], 1
-    for side in x.shape[2:]:
-        half = (ratio * side).long() // 2
-        centre = torch.randint(side, (x.shape[0],), device=x.device)
-        lo, hi = (centre - half).clamp_(0, side), (centre + half).clamp_(0, side)
-        index = torch.arange(side, device=x.device)
-        inside.append((index >= lo[:, None]) & (index < hi[:, None]))
-        area = area * (hi - lo)
-    return (inside[0][:, :, None] & inside[1][:, None])[:, None], 1 - area / (x.shape[2] * x.shape[3])
+def centres(x: Tensor) -> list[Tensor]:
+    return [torch.randint(side, (x.shape[0],), device=x.device) for side in x.shape[2:]]
 
 
 def channel_norm(device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -98,7 +74,7 @@ def by_hand(destination: str, point: Point, method: str) -> Run:
         other = x[partner] if destination == "fresh" else torch.index_select(x, 0, partner, out=out)
         result = None if destination == "fresh" else out
         if method == "cutmix":
-            mask, lam = boxes(x, lam)
+            mask, lam = boxes(x, lam, centres(x))
             mixed = torch.where(mask, other, x) if result is None else torch.where(mask, other, x, out=result)
         else:
             own = x.float() if point.norm else x
@@ -119,7 +95,7 @@ def compiled(mode: str, point: Point, method: str) -> Run:
         lam = torch.rand(x.shape[0], device=x.device)
         partner = torch.randperm(x.shape[0], device=x.device)
         if method == "cutmix":
-            mask, lam = boxes(x, lam)
+            mask, lam = boxes(x, lam, centres(x))
             mixed = torch.where(mask, x[partner], x)
         else:
             mixed = torch.lerp(x[partner].float(), x.float(), lam.view(-1, 1, 1, 1))
@@ -139,28 +115,6 @@ def compiled(mode: str, point: Point, method: str) -> Run:
     return run
 
 
-def paper(point: Point, method: str) -> Run:
-    """One lam, one box and one permutation for the batch, as in the papers' code."""
-
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        lam, partner = float(np.random.beta(ALPHA, ALPHA)), torch.randperm(x.shape[0], device=x.device)
-        if method == "mixup":
-            images = lam * x + (1 - lam) * x[partner]
-        else:
-            height, width = x.shape[2:]
-            edges = []
-            for side in (height, width):
-                half, centre = int(side * np.sqrt(1 - lam)) // 2, int(np.random.randint(side))
-                edges += [max(centre - half, 0), min(centre + half, side)]
-            y0, y1, x0, x1 = edges
-            x[:, :, y0:y1, x0:x1] = x[partner, :, y0:y1, x0:x1]
-            images, lam = x, 1 - (y1 - y0) * (x1 - x0) / (height * width)
-        weight = torch.full((x.shape[0],), lam, device=x.device)
-        return images, scatter_rows(y, y[partner], weight, point.classes)
-
-    return run
-
-
 # Peers; uint8 they get as normalised floats, as their users' pipelines do.
 
 
@@ -169,72 +123,34 @@ def normalised(make: Callable[[Point, str], Run], point: Point, method: str) -> 
     return lambda x, y, out: run(x.float().sub_(mean).div_(std).to(point.out_dtype), y, None)
 
 
-def timm(mode: str, point: Point, method: str) -> Run:
-    mixup = import_module("timm.data.mixup").Mixup
-    alphas = {"mixup_alpha": ALPHA * (method == "mixup"), "cutmix_alpha": ALPHA * (method == "cutmix")}
-    mix = mixup(**alphas, mode=mode, label_smoothing=0.0, num_classes=point.classes)
-    return lambda x, y, out: mix(x, y)
+def of(make: Callable[..., Run], *arguments: str) -> Callable[[Point, str], Run]:
+    return lambda point, method: make(*arguments, method, point.classes)
 
 
-def torchvision(point: Point, method: str) -> Run:
-    v2 = import_module("torchvision.transforms.v2")
-    mix = {"cutmix": v2.CutMix, "mixup": v2.MixUp}[method](alpha=ALPHA, num_classes=point.classes)
-    return lambda x, y, out: mix(x, y)
-
-
-def kornia(point: Point, method: str) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        augmentation = import_module("kornia.augmentation")
-    keys = ["input", "class"]
-    if method == "cutmix":
-        mix = augmentation.RandomCutMixV2(p=1.0, beta=ALPHA, data_keys=keys, use_correct_lambda=True)
-    else:
-        mix = augmentation.RandomMixUpV2(p=1.0, data_keys=keys)  # its lam is uniform, which is Beta(1, 1)
-
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        images, labels = mix(x, y)
-        own, other, weight = labels.view(-1, 3).unbind(1)
-        lam = (weight if method == "cutmix" else 1 - weight).float()
-        return images, scatter_rows(own.long(), other.long(), lam, point.classes)
-
-    return run
-
-
-def composer(point: Point, method: str) -> Run:
-    module = import_module(f"composer.algorithms.{method}")
-
-    def run(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
-        if method == "mixup":
-            images, other, weight = module.mixup_batch(x, y, alpha=ALPHA)[:3]
-            lam = 1 - float(weight)
-        else:
-            images, other, lam = module.cutmix_batch(x, y, alpha=ALPHA)[:3]
-        return images, scatter_rows(y, other, torch.full((len(x),), float(lam), device=x.device), point.classes)
-
-    return run
+def ours(destination: str, mode: str, point: Point, method: str) -> Run:
+    return fused(destination, mode, method, point.classes, point.out_dtype if point.norm else None)
 
 
 def contenders(point: Point, method: str) -> list[Contender]:
     """All that can do this point, the cheapest to prepare first."""
-    ours = [Contender(OURS, d, partial(fused, d, "elem")) for d in ("fresh", "out", "in place")]
-    ours.append(Contender(f'{OURS} mode="batch"', "fresh", partial(fused, "fresh", "batch"), "per batch"))
+    mine = [Contender(OURS, d, partial(ours, d, "elem")) for d in ("fresh", "out", "in place")]
+    mine.append(Contender(f'{OURS} mode="batch"', "fresh", partial(ours, "fresh", "batch"), "per batch"))
     hand = [Contender(HAND, d, partial(by_hand, d)) for d in ("fresh", "out")]
-    papers = Contender("the paper's recipe", "in place" if method == "cutmix" else "fresh", paper, "per batch")
+    papers = Contender("the paper's recipe", "in place" if method == "cutmix" else "fresh", of(paper), "per batch")
     peers = [
-        Contender(TIMM, "in place", partial(timm, "elem")),
-        Contender('timm Mixup(mode="pair")', "in place", partial(timm, "pair"), "per pair"),
-        Contender('timm Mixup(mode="batch")', "in place", partial(timm, "batch"), "per batch"),
-        Contender("torchvision v2", "fresh", torchvision, "per batch"),
-        Contender("kornia V2", "fresh", kornia),
-        Contender("composer", "fresh", composer, "per batch"),
+        Contender(TIMM, "in place", of(timm, "elem")),
+        Contender('timm Mixup(mode="pair")', "in place", of(timm, "pair"), "per pair"),
+        Contender('timm Mixup(mode="batch")', "in place", of(timm, "batch"), "per batch"),
+        Contender("torchvision v2", "fresh", of(torchvision_batch), "per batch"),
+        Contender("kornia V2", "fresh", of(kornia_v2)),
+        Contender("composer", "fresh", of(composer), "per batch"),
     ]
     if point.norm:
         peers = [Contender(c.name, "fresh", partial(normalised, c.make), c.scope) for c in [papers, *peers]]
-        ours, hand = [c for c in ours if c.destination != "in place"], hand[:1]
+        mine, hand = [c for c in mine if c.destination != "in place"], hand[:1]
     else:
         peers = [papers, *peers]
-    return [*ours, *hand, compiler("default"), *peers]
+    return [*mine, *hand, compiler("default"), *peers]
 
 
 def compiler(mode: str) -> Contender:
@@ -244,19 +160,10 @@ def compiler(mode: str) -> Contender:
 def compilers() -> list[Contender]:
     """The modes that take long to compile, and ours beside them."""
     modes = ("reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
-    return [Contender(OURS, "fresh", partial(fused, "fresh", "elem")), *map(compiler, modes)]
+    return [Contender(OURS, "fresh", partial(ours, "fresh", "elem")), *map(compiler, modes)]
 
 
 # The gate.
-
-
-class Wrong(Exception):
-    """A result that is no mix of the batch; the contender gets no time."""
-
-
-def need(condition: object, message: str) -> None:
-    if not condition:
-        raise Wrong(message)
 
 
 def gate(contender: Contender, run: Run, point: Point, method: str, source: Tensor) -> str:

@@ -13,9 +13,7 @@ from gpu_common import (
     DRY_RUN,
     EVEN,
     F32,
-    MEAN,
     METHODS,
-    STD,
     U8,
     Steps,
     close_to_plan,
@@ -25,6 +23,7 @@ from gpu_common import (
     poison,
     short,
 )
+from peers import MEAN, STD
 from torch import Tensor
 
 from fusedmix import FusedMix, fused_cutmix, fused_mixup, launch

@@ -88,7 +88,7 @@ run(x, y, None)
 print(1e3 * first, 1e3 * (time.perf_counter() - start))
 """
 FIRST_RUNS = {
-    "fusedmix": "contenders.fused('fresh', 'elem', point)",
+    "fusedmix": "contenders.ours('fresh', 'elem', point)",
     "PyTorch by hand": "contenders.eager('fresh', point)",
     "PyTorch by hand, torch.compile": "contenders.compiled('fresh', 'default', point)",
 }

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,8 @@ def run(images: str | None, out: str) -> None:
 def check_extras() -> None:
     """Refuses to start without the packages of the extra `demo`."""
     try:
-        import PIL  # noqa: F401  # imported to see that it is there
-        import sklearn  # noqa: F401
-        import tqdm  # noqa: F401
+        for package in ("PIL", "sklearn", "tqdm"):
+            import_module(package)
     except ImportError as error:
         raise DemoError(f'{error.name} is missing: pip install "fusedmix[demo]"') from error
 

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import gpu_report, plots
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bench import gpu_report, plots  # noqa: E402
-
 ENVIRONMENT = {"gpu": "GPU", "torch": "2", "triton": "3"}
 
 

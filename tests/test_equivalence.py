@@ -4,7 +4,9 @@ import cases
 import pytest
 import torch
 from cases import DTYPES, EXACT, METHODS, PAIRINGS, TOLERANCES, assert_equal, expect, grid, images, run, targets
+from cpu_timing import peak_bytes
 
+from fusedmix.cpu import mix as cpu_mix
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import Shape, prepare
 from fusedmix.ops import image_adjoint
@@ -33,6 +35,27 @@ def test_product(implementation: str, method: str, dtype: torch.dtype, channels_
         want, _ = expect(x, y, recipe, **options)
         got = run(implementation, x, y, recipe, **options)
         assert_equal(got, want, tolerance(implementation, method, dtype), (recipe, form, shape, options))
+
+
+@pytest.mark.parametrize("limits", [{"SMALL_SAMPLE": 0, "SMALL_BOXED": 0}, {"SMALL_BATCH": 1024}], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_cpu_routes(method: str, dtype: torch.dtype, limits: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop over samples that large ones take, and small ones in several chunks."""
+    for name, value in limits.items():
+        monkeypatch.setattr(cpu_mix, name, value)
+    test_product("cpu", method, dtype, False)
+    test_product("cpu", method, dtype, True)
+    test_in_place_and_replay("cpu", method, dtype, False)
+    test_in_place_and_replay("cpu", method, dtype, True)
+
+
+def test_wide_rows_need_no_square_of_memory() -> None:
+    x = images((4, 1, 1, 20_000), torch.uint8)
+    want, _ = expect(x, None, Recipe(), seed=1)
+    got = []
+    assert peak_bytes(lambda: got.append(run("cpu", x, None, Recipe(), seed=1))) < 10 * x.nbytes
+    assert_equal(got[0], want, EXACT, "wide rows")
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])

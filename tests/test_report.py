@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import compare, report
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bench import compare, report  # noqa: E402
-
 CPU = json.loads((ROOT / "bench/results/cpu.json").read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,5 @@
 """Moves the pixels: whole copies and box pastes for CutMix, chunks that stay in cache for everything computed."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,11 +66,12 @@ def mix_into(
             pack(drawn, plan)
 
     x, written = x.detach(), out.detach()
+    in_place = x.data_ptr() == out.data_ptr()
     if norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
-        mix_computed(x, written, norm, drawn)
-    elif is_small(x, out, drawn):
-        mix_small(x, written, drawn)
-    elif x.data_ptr() == out.data_ptr():
+        mix_computed(x, written, norm, drawn, in_place)
+    elif is_small(x, out, drawn, in_place):
+        mix_small(x, written, drawn, in_place)
+    elif in_place:
         mix_in_place(x, drawn)
     else:
         mix_copied(x, written, drawn)
@@ -120,21 +119,20 @@ def edges(drawn: Draw, step: int) -> list[list[int]]:
     return (drawn.box * np.array([1, step, 1, step])).tolist()
 
 
-def is_small(x: Tensor, out: Tensor, drawn: Draw) -> bool:
+def is_small(x: Tensor, out: Tensor, drawn: Draw, in_place: bool) -> bool:
     """True where passes over many samples at once beat a loop over samples."""
-    in_place = x.data_ptr() == out.data_ptr()
-    boxed = x.dim() == 4 and bool((drawn.method == METHOD_CUTMIX).any())
-    return (
-        0 < x[0].nbytes < (SMALL_BOXED if boxed else SMALL_SAMPLE)
+    blends, boxed = ((drawn.method == method).any() for method in (METHOD_MIXUP, METHOD_CUTMIX))
+    return bool(
+        (blends or boxed)
+        and 0 < x[0].nbytes < (SMALL_BOXED if boxed else SMALL_SAMPLE)
         and (x.nbytes <= 4 * SMALL_BATCH or not in_place)
         and is_channels_last(x) == is_channels_last(out)
-        and (x.dtype == torch.float32 or not (drawn.method == METHOD_MIXUP).any())
+        and (x.dtype == torch.float32 or not blends)
     )
 
 
-def mix_small(x: Tensor, out: Tensor, drawn: Draw) -> None:
+def mix_small(x: Tensor, out: Tensor, drawn: Draw, in_place: bool) -> None:
     """Small samples, copied or in place: partners gathered, then whole batches or large chunks mixed with them."""
-    in_place = x.data_ptr() == out.data_ptr()
     step = len(x) if in_place else max(1, SMALL_BATCH // x[0].nbytes)
     blends, pastes = bool((drawn.method == METHOD_MIXUP).any()), bool((drawn.method == METHOD_CUTMIX).any())
     apart = in_place or (blends and pastes)  # else partners are gathered straight into the result
@@ -154,8 +152,6 @@ def mix_small(x: Tensor, out: Tensor, drawn: Draw) -> None:
             source = result
         if pastes:
             paste_boxes(source, other, result, drawn.box[part], x)
-        elif not blends and not in_place:
-            result.copy_(source)
 
 
 def sample_rows(x: Tensor) -> Tensor:
@@ -180,14 +176,8 @@ def paste_boxes(x_rows: Tensor, other: Tensor, out_rows: Tensor, box: Array, x: 
 
 def run_masks(size: int, dtype: torch.dtype, start: Array, stop: Array) -> Tensor:
     """[n, size]: ones from start to stop."""
-    first = first_ones(size, dtype)
-    return torch.from_numpy(first[stop] - first[start])
-
-
-@lru_cache(maxsize=16)
-def first_ones(size: int, dtype: torch.dtype) -> Array:
-    """Row k: ones in the first k columns. [size + 1, size]."""
-    return torch.ones(size + 1, size, dtype=dtype).tril(-1).numpy()
+    index = np.arange(size)
+    return torch.from_numpy((index >= start[:, None]) & (index < stop[:, None])).to(dtype)
 
 
 def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
@@ -240,9 +230,9 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
             pixels[j, :, v0:v1, u0:u1] = aside
 
 
-def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw) -> None:
+def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, in_place: bool) -> None:
     """Any dtype to any other, normalised if asked: float32 chunks with the reference's own steps, then one rounding."""
-    source = x.clone() if x.data_ptr() == out.data_ptr() else x
+    source = x.clone() if in_place else x
     weight = image_weight(drawn)
     edge = edges(drawn, 1)
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1))
