@@ -9,11 +9,13 @@ from torch import Tensor
 from .labels import check_classes
 from .layout import is_channels_last, sample_is_dense
 from .ops import IMPLEMENTATIONS
-from .recipe import Recipe
-from .spec import check_number
+from .recipe import ALONE, KNOBS, Recipe
+from .schedule import Number
+from .spec import Fill, check_number
 
 IMAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 MEMORY_FORMATS = {None: None, torch.contiguous_format: False, torch.channels_last: True, torch.preserve_format: None}
+MAX_SIDE = 2**15  # regions hold products of two sides in 31 bits
 
 PerChannel = float | Sequence[float] | Tensor | None
 
@@ -37,6 +39,8 @@ def check_images(x: object, recipe: Recipe) -> None:
         raise ValueError(f"x must be [B, C, H, W] where boxes are cut, got {list(x.shape)}")
     if recipe.has_box and 0 in x.shape[2:]:
         raise ValueError(f"x must have H and W of at least 1 where boxes are cut, got {list(x.shape)}")
+    if recipe.choices and recipe.has_box and max(x.shape[2:]) >= MAX_SIDE:
+        raise ValueError(f"x must have H and W below {MAX_SIDE}, got {list(x.shape)}")
     if x.dim() < 2:
         raise ValueError(f"x must be [B, ...] with at least 2 dimensions, got {list(x.shape)}")
     if x.device.type not in IMPLEMENTATIONS and x.device.type != "meta":
@@ -107,7 +111,9 @@ def check_destination(
     if inplace:
         if x.requires_grad and x.is_leaf and torch.is_grad_enabled():
             raise ValueError("inplace=True: x is a leaf that requires grad, which can't be written in place")
-        if not recipe.is_paired or partner is not None:
+        if recipe.resizes:
+            raise ValueError("inplace=True does not work with ResizeMix, which reads its partner elsewhere: use out=")
+        if recipe.pairing != ALONE and (not recipe.is_paired or partner is not None):
             raise ValueError('inplace=True needs partner "matching", "exact" or "flip" (pairs), got another')
         if out_dtype not in (None, x.dtype):
             raise ValueError(f"inplace=True keeps the dtype of x ({x.dtype}), got out_dtype={out_dtype}")
@@ -196,3 +202,52 @@ def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.d
 
 
 cached_norm = lru_cache(maxsize=64)(build_norm)
+
+
+def knobs_of(rows: tuple[tuple[Number, ...], ...], device: torch.device) -> Tensor:
+    """float32 [rows, KNOBS]: the numbers of a policy on a device; tensors among them are copied, not read."""
+    plain = tuple(tuple(0.0 if isinstance(v, Tensor) else float(v) for v in row) for row in rows)
+    knobs = (build_knobs if torch.compiler.is_compiling() else cached_knobs)(plain, device)
+    scalars = [(r, c, v) for r, row in enumerate(rows) for c, v in enumerate(row) if isinstance(v, Tensor)]
+    if scalars:
+        knobs = knobs.clone()
+        for r, c, value in scalars:
+            knobs[r, c] = value.detach()
+    return knobs
+
+
+def build_knobs(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    return torch.tensor([[*row, *[0.0] * (KNOBS - len(row))] for row in rows], dtype=torch.float32).to(device)
+
+
+cached_knobs = lru_cache(maxsize=256)(build_knobs)
+
+
+def fills_of(fills: tuple[Fill, ...], norm: Tensor | None, x: Tensor) -> Tensor:
+    """float32 [rows, 2, C]: value and sigma of each row, in the units of x."""
+    if x.dtype == torch.uint8 and norm is None:
+        for fill in fills:
+            for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
+                check_number("value of uint8 images", value, 0, 255)
+    build = build_fills if composes(x) else cached_fills
+    return build(fills, norm, x.shape[1], x.device)
+
+
+def build_fills(fills: tuple[Fill, ...], norm: Tensor | None, channels: int, device: torch.device) -> Tensor:
+    rows = []
+    for fill in fills:
+        parts = []
+        for name in ("value", "sigma"):
+            part = torch.tensor(getattr(fill, name), dtype=torch.float32)
+            if part.dim() == 1 and part.shape[0] not in (1, channels):
+                raise ValueError(
+                    f"{name} must be a number or one per channel ({channels}), got {part.shape[0]} numbers"
+                )
+            parts.append(part.expand(channels).to(device))
+        if norm is not None and fill.space == "output":
+            parts = [parts[0] / norm[1] + norm[0], parts[1] / norm[1]]
+        rows.append(torch.stack(parts))
+    return torch.stack(rows)
+
+
+cached_fills = lru_cache(maxsize=64)(build_fills)

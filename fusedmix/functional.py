@@ -1,11 +1,16 @@
 """The calls, `fused_mixup(x, y)` and `fused_cutmix(x, y)`, and the plan that they can return."""
 
+import math
+import struct
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 from . import ops, rng
 from .checks import (
@@ -18,21 +23,54 @@ from .checks import (
     check_out_dtype,
     check_values,
     composes,
+    fills_of,
+    knobs_of,
     norm_of,
 )
+from .field import fmix_ranks
 from .labels import MixedTarget, check_target
 from .layout import as_dense
 from .recipe import (
+    ALONE,
+    METHOD_CUTOUT,
+    METHOD_ERASING,
+    METHOD_FMIX,
+    METHOD_GRIDMASK,
+    METHOD_GRIDMIX,
+    METHOD_HIDE,
     METHOD_NAMES,
+    METHOD_SMOOTHMIX,
     PLAN_BOX,
-    PLAN_COLUMNS,
     PLAN_LAM,
     PLAN_MATE,
     PLAN_METHOD,
     PLAN_PARTNER,
+    TITLES,
     Recipe,
+    boxed,
+    code_of,
+    count_of,
+    method_of,
 )
-from .spec import GIVEN_TENSOR, CutMix, Mixup, check_integer
+from .schedule import Number
+from .spec import (
+    GIVEN_TENSOR,
+    CutMix,
+    Cutout,
+    FamilySpec,
+    Fill,
+    FMix,
+    GridMask,
+    GridMix,
+    HideAndSeek,
+    Mixup,
+    Policy,
+    RandomErasing,
+    ResizeMix,
+    SmoothMix,
+    check_integer,
+    with_compat,
+)
 
 MAX_INDEX = 2**31 - 1
 
@@ -48,18 +86,26 @@ def debug(on: bool = True) -> None:
 class Plan:
     """The parameters of every sample of one call.
 
-    Held as one int32 [B, 8] tensor, `packed`, which kernels read and write. `size` is the (H, W) that boxes refer to,
-    None for a plan without boxes.
+    Held as one int32 tensor, `packed`, [B, 8] or wider for the family, which kernels read and write. `size` is the
+    (H, W) that boxes and other regions refer to, None for a plan without. `fills` are what dropped regions are filled
+    with, one a method; `field` the int32 [B, H, W] ranks of FMix.
     """
 
-    def __init__(self, packed: Tensor, recipe: Recipe, size: tuple[int, int] | None):
-        if packed.dim() != 2 or packed.shape[1] != PLAN_COLUMNS or packed.dtype != torch.int32:
-            raise ValueError(f"packed must be int32 [B, {PLAN_COLUMNS}], got {packed.dtype} {list(packed.shape)}")
-        self.packed, self.recipe, self.size = packed, recipe, size
+    def __init__(
+        self,
+        packed: Tensor,
+        recipe: Recipe,
+        size: tuple[int, int] | None,
+        fills: tuple[Fill, ...] = (),
+        field: Tensor | None = None,
+    ):
+        if packed.dim() != 2 or packed.shape[1] != recipe.columns or packed.dtype != torch.int32:
+            raise ValueError(f"packed must be int32 [B, {recipe.columns}], got {packed.dtype} {list(packed.shape)}")
+        self.packed, self.recipe, self.size, self.fills, self.field = packed, recipe, size, fills, field
 
     @property
     def method(self) -> Tensor:
-        """int32 [B]: 0 not mixed, 1 mixup, 2 CutMix."""
+        """int32 [B]: index into `fusedmix.METHOD_NAMES`; 0 untouched, 1 mixup, 2 CutMix, ..."""
         return self.packed[:, PLAN_METHOD]
 
     @property
@@ -79,8 +125,35 @@ class Plan:
 
     @property
     def box(self) -> Tensor:
-        """int32 [B, 4]: (y0, x0, y1, x1) in pixels, half-open; empty unless CutMix."""
-        return self.packed[:, PLAN_BOX:]
+        """int32 [B, 4]: (y0, x0, y1, x1) in pixels, half-open; empty unless the method cuts one.
+
+        The first one where a method drops several.
+        """
+        box = self.packed[:, PLAN_BOX : PLAN_BOX + 4]
+        if not self.recipe.choices:
+            return box
+        cuts = [method_of(code) for code in self.recipe.choices if boxed(method_of(code))]
+        return torch.where(torch.isin(self.method, torch.tensor(cuts, device=box.device))[:, None], box, 0)
+
+    @property
+    def erased(self) -> Tensor:
+        """bool [B]: whether something was erased after mixing."""
+        if not self.recipe.erase:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.packed.device)
+        return self.packed[:, -1] != 0
+
+    def regions(self, row: list[int]) -> list[tuple[list[int], int]]:
+        """(slots, code) of the chosen region and of the erased one, from a row of the family's `packed`."""
+        size, erase = self.recipe.slots, self.recipe.erase_slots
+        found = [(row[PLAN_BOX : PLAN_BOX + size], row[PLAN_BOX + size + 1])]
+        if self.recipe.erase:
+            start = PLAN_BOX + size + 2
+            found.append((row[start : start + erase], row[start + erase + 1]))
+        return found
+
+    def explain(self, i: int) -> str:
+        """What sample i got, in words: "CutMix, partner 17, box y 40..152 x 0..88, 0.804 own"."""
+        return explain(self, self.packed[i].tolist(), i)
 
     def apply(self, x: Tensor, y: Tensor | None = None, **options):
         """Does to `x` (and targets `y`) what this plan did to the batch it was drawn for.
@@ -91,7 +164,8 @@ class Plan:
         return replay(self, x, y, **options)
 
     def to(self, device: torch.device | str) -> "Plan":
-        return Plan(self.packed.to(device), self.recipe, self.size)
+        field = None if self.field is None else self.field.to(device)
+        return Plan(self.packed.to(device), self.recipe, self.size, self.fills, field)
 
     def __len__(self) -> int:
         return self.packed.shape[0]
@@ -123,6 +197,7 @@ def fused_mixup(
     generator: torch.Generator | None = None,
     sample_offset: int = 0,
     return_plan: bool = False,
+    compat: str | None = None,
 ) -> Any:
     """mixup of a batch: x_i <- lam_i x_i + (1 - lam_i) x_partner(i), and the targets alike, lam ~ Beta(alpha, alpha).
 
@@ -148,6 +223,7 @@ def fused_mixup(
         generator: a CPU or CUDA generator to draw from instead of torch's default CPU generator.
         sample_offset: global index of the first sample, so that shards draw what the whole batch would.
         return_plan: also returns the `Plan`.
+        compat: "paper", "timm", "torchvision" or "kornia": their alpha, mode and partner for what is left at ours.
 
     Returns:
         (x, y), x alone when y is None; with return_plan (x, y, plan) or (x, plan). y: float32 [B, K], or a
@@ -165,6 +241,9 @@ def fused_mixup(
         >>> mixed.shape, target.shape
         (torch.Size([8, 3, 32, 32]), torch.Size([8, 10]))
     """
+    if compat is not None:
+        named = with_compat(Mixup, compat, dict(alpha=alpha, mode=mode, partner=partner))
+        alpha, mode, partner = named.values()
     kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     recipe = recipe_of(Mixup, alpha, p, mode, kind, num_classes, smoothing)
     return call(
@@ -197,6 +276,7 @@ def fused_cutmix(
     generator: torch.Generator | None = None,
     sample_offset: int = 0,
     return_plan: bool = False,
+    compat: str | None = None,
 ) -> Any:
     """CutMix of a batch: a box of each image is replaced by its partner's pixels, the targets mixed by area.
 
@@ -206,7 +286,7 @@ def fused_cutmix(
     Args:
         x: uint8, float16, bfloat16 or float32 [B, C, H, W].
         y, alpha, p, mode, partner, num_classes, smoothing, plan, mean, std, out_dtype, memory_format, inplace, out,
-            generator, sample_offset, return_plan: as of `fused_mixup`.
+            generator, sample_offset, return_plan, compat: as of `fused_mixup`.
         correct_lam: the target weight is the exact share of pixels kept (True) or the lam that was drawn (False).
         minmax: (lowest, highest) share of each side, drawn uniformly instead of lam (timm's `cutmix_minmax`).
         lam: a number or float [B] in [0, 1]; the boxes follow from it.
@@ -224,6 +304,9 @@ def fused_cutmix(
         >>> bool(torch.allclose(target.sum(1), torch.ones(8)))
         True
     """
+    if compat is not None:
+        named = with_compat(CutMix, compat, dict(alpha=alpha, mode=mode, partner=partner))
+        alpha, mode, partner = named.values()
     kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     if isinstance(minmax, list):
         minmax = tuple(minmax)
@@ -232,6 +315,292 @@ def fused_cutmix(
         recipe, x, y, lam, box, given, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
         sample_offset, return_plan,
     )  # fmt: skip
+
+
+class Options(TypedDict, total=False):
+    """The options that every function of the family takes, as `fused_mixup` describes them."""
+
+    mode: str
+    partner: str | Tensor
+    num_classes: int | None
+    smoothing: float
+    lam: float | Tensor | None
+    plan: Plan | None
+    mean: PerChannel
+    std: PerChannel
+    out_dtype: torch.dtype | None
+    memory_format: torch.memory_format | None
+    inplace: bool
+    out: Tensor | None
+    generator: torch.Generator | None
+    sample_offset: int
+    return_plan: bool
+
+
+OPTIONS = tuple(Options.__annotations__)
+NO_LAM = (METHOD_SMOOTHMIX, METHOD_CUTOUT, METHOD_ERASING, METHOD_GRIDMASK, METHOD_HIDE)
+
+
+def family(spec: Callable[..., FamilySpec], values: tuple[Any, ...], x: Tensor, y: Tensor | None, options: Any) -> Any:
+    """A call of one method of the family."""
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown:
+        raise TypeError(f"{unknown[0]} is no option; allowed are {', '.join(OPTIONS)}")
+    given = options.get
+    asked = given("partner", "matching")
+    kind, partner = (GIVEN_TENSOR, asked) if isinstance(asked, Tensor) else (asked, None)
+    shared = (given("mode", "elem"), kind, given("num_classes"), given("smoothing", 0.0))
+    policy = policy_of(spec, values, shared)
+    recipe = policy.recipe
+    lam = given("lam")
+    if lam is not None and method_of(recipe.choices[0]) in NO_LAM:
+        raise ValueError(f"lam can't be given: {TITLES[method_of(recipe.choices[0])]} has none to choose")
+    return call(
+        recipe, x, y, lam, None, partner, given("plan"), given("mean"), given("std"), given("out_dtype"),
+        given("memory_format"), given("inplace", False), given("out"), given("generator"), given("sample_offset", 0),
+        given("return_plan", False), policy,
+    )  # fmt: skip
+
+
+def policy_of(spec: Callable[..., FamilySpec], values: tuple[Any, ...], shared: tuple[Any, ...]) -> Policy:
+    """The policy of one spec; checked once per set of arguments."""
+    values = tuple(tuple(v) if isinstance(v, list) else v for v in values)
+    if torch.compiler.is_compiling():
+        return build_policy(spec, values, shared)
+    try:
+        return cached_policy(spec, values, shared)
+    except TypeError:
+        return build_policy(spec, values, shared)  # an unhashable argument: let its own check speak
+
+
+def build_policy(spec: Callable[..., FamilySpec], values: tuple[Any, ...], shared: tuple[Any, ...]) -> Policy:
+    return Policy(((spec(*values), 1.0),), None, *shared)
+
+
+cached_policy = lru_cache(maxsize=256, typed=True)(build_policy)
+
+
+def fused_cutout(
+    x: Tensor, y: Tensor | None = None, *, length: Number = 16, n_holes: int = 1, p: Number = 1.0, value: Any = 0.0,
+    space: str = "input", **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """Cutout: `n_holes` squares of each image are replaced by `value`; labels stay as they are.
+
+    Args:
+        x: uint8, float16, bfloat16 or float32 [B, C, H, W].
+        y: labels or None; returned as they came, or as rows where num_classes asks for them.
+        length: side of a square in pixels; an odd one loses a pixel, as in the authors' code. 16 for CIFAR-10, 8 for
+            CIFAR-100, 20 for SVHN.
+        n_holes: 1 to 8 squares, which may overlap and are clipped at the edges.
+        p: chance in [0, 1] that an image is cut.
+        value: a number or one per channel, in the units of x (`space="input"`), or of the result after mean and std
+            (`space="output"`).
+        options: mode, num_classes, smoothing, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
+            sample_offset, return_plan, as of `fused_mixup`.
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: arXiv 1708.04552; semantics of uoguelph-mlrg/Cutout, per sample. The authors' zero after normalisation is
+    `space="output"`.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> fusedmix.fused_cutout(torch.ones(2, 3, 8, 8), length=4).min().item()
+        0.0
+    """
+    return family(Cutout, (length, n_holes, p, value, space), x, y, options)
+
+
+def fused_random_erasing(
+    x: Tensor, y: Tensor | None = None, *, p: Number = 0.5, area: tuple[Number, Number] = (0.02, 1 / 3),
+    aspect: tuple[Number, Number] = (0.3, 1 / 0.3), aspect_scale: str = "log", fill_mode: str = "const",
+    value: Any = 0.0, sigma: Any = 1.0, min_count: int = 1, max_count: int = 1, space: str = "input",
+    compat: str | None = None, **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """Random Erasing: rectangles of random size, aspect and place are filled; labels stay as they are.
+
+    Args:
+        x, y, p, space, options: as of `fused_cutout`.
+        area: (lowest, highest) share of the image, divided by the number of rectangles.
+        aspect: (lowest, highest) height over width, drawn uniformly in its logarithm (`aspect_scale="log"`) or as it
+            is ("linear", the paper, which favours tall rectangles).
+        fill_mode: "const", "rand" (a normal number per channel) or "pixel" (one per pixel): value + sigma * noise.
+        value, sigma: a number or one per channel, in the units of x or of the result (`space`).
+        min_count, max_count: how many rectangles, up to 8. Each has ten tries to fit.
+        compat: "paper", "timm" or "torchvision": their defaults for what is left at ours.
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: arXiv 1708.04896; zhunzhong07/Random-Erasing, timm's `RandomErasing`; per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> x, plan = fusedmix.fused_random_erasing(torch.ones(4, 3, 16, 16), p=1.0, return_plan=True)
+        >>> bool((plan.box[:, 2] > plan.box[:, 0]).all())
+        True
+    """
+    named = dict(
+        p=p, area=area, aspect=aspect, aspect_scale=aspect_scale, fill_mode=fill_mode, value=value, sigma=sigma,
+        min_count=min_count, max_count=max_count, space=space,
+    )  # fmt: skip
+    if compat is not None:
+        named = with_compat(RandomErasing, compat, named)
+    return family(RandomErasing, tuple(named.values()), x, y, options)
+
+
+def fused_gridmask(
+    x: Tensor, y: Tensor | None = None, *, d: tuple[Number, Number] = (96, 224), ratio: Number = 0.6,
+    rotate: Number = 360, invert: bool = True, rule: str = "ceil", p: Number = 0.8, value: Any = 0.0,
+    space: str = "input", **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """GridMask: a turned grid of squares is replaced by `value`; labels stay as they are.
+
+    Args:
+        x, y, p, value, space, options: as of `fused_cutout`.
+        d: (lowest, highest exclusive) period of the grid in pixels; (96, 224) is for images of 224.
+        ratio: stripes are ceil(d ratio) pixels wide, within [1, d - 1] (`rule="ceil"`), or int(d ratio + 1/2)
+            (`rule="round"`, the older code).
+        rotate: angle uniform over the whole degrees below this.
+        invert: True (the paper's mode 1) keeps the stripes of rows and columns and drops the squares between them;
+            False drops the stripes.
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: arXiv 2001.04086; dvlab-research/GridMask, per sample, the grid turned in exact arithmetic.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> 0 < fusedmix.fused_gridmask(torch.ones(2, 1, 32, 32), d=(8, 16), p=1.0).mean().item() < 1
+        True
+    """
+    return family(GridMask, (d, ratio, rotate, invert, rule, p, value, space), x, y, options)
+
+
+def fused_hide_and_seek(
+    x: Tensor, y: Tensor | None = None, *, sizes: tuple[int, ...] = (0, 16, 32, 44, 56), hide: Number = 0.5,
+    p: Number = 1.0, value: Any = 0.0, space: str = "input", **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """Hide-and-Seek: the image is divided into cells, each hidden by chance; labels stay as they are.
+
+    Args:
+        x, y, p, value, space, options: as of `fused_cutout`.
+        sizes: 1 to 8 sides of a cell in pixels, one chosen per sample; 0 hides nothing. Cells start at the origin.
+        hide: chance in [0, 1] that a cell is hidden.
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: arXiv 1704.04232; semantics of the authors' code, per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> hidden = fusedmix.fused_hide_and_seek(torch.ones(2, 1, 8, 8), sizes=(4,), hide=1.0)
+        >>> hidden.sum().item()
+        0.0
+    """
+    return family(HideAndSeek, (sizes, hide, p, value, space), x, y, options)
+
+
+def fused_gridmix(
+    x: Tensor, y: Tensor | None = None, *, alpha: Number = 1.0, cells: int = 4, p: Number = 1.0,
+    **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """GridMix: random cells of a grid come from the partner, the targets mixed by the exact share of pixels.
+
+    Args:
+        x: uint8, float16, bfloat16 or float32 [B, C, H, W].
+        y, p, options: as of `fused_mixup`.
+        alpha: > 0; a cell is the partner's with chance 1 - lam, lam ~ Beta(alpha, alpha), or as `lam` says.
+        cells: 1 to 32 cells a side, of ceil(side / cells) pixels, the last truncated.
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: Baek et al., GridMix, Pattern Recognition 109 (2021); per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> x, y = fusedmix.fused_gridmix(torch.rand(4, 3, 8, 8), torch.arange(4), num_classes=4)
+        >>> bool(torch.allclose(y.sum(1), torch.ones(4)))
+        True
+    """
+    return family(GridMix, (alpha, cells, p), x, y, options)
+
+
+def fused_resizemix(
+    x: Tensor, y: Tensor | None = None, *, scale: tuple[Number, Number] = (0.1, 0.8), interpolation: str = "nearest",
+    p: Number = 1.0, **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """ResizeMix: the whole partner, shrunk, is pasted into a box; the targets mixed by area.
+
+    Args:
+        x: uint8, float16, bfloat16 or float32 [B, C, H, W].
+        y, p, options: as of `fused_mixup`; `lam` fixes the box's sides as of `fused_cutmix`, `inplace` is refused.
+        scale: (lowest, highest) side of the box as a share of the image's, uniform. Centre and edges as CutMix's.
+        interpolation: "nearest" (floor(i H / h), the original) or "bilinear" (without antialiasing).
+
+    Returns, Raises: as `fused_mixup`.
+
+    Source: arXiv 2012.11101; OpenMixup's `resizemix`, height and width not swapped; per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> x, y = fusedmix.fused_resizemix(torch.rand(4, 3, 8, 8), torch.arange(4), num_classes=4)
+        >>> bool(torch.allclose(y.sum(1), torch.ones(4)))
+        True
+    """
+    return family(ResizeMix, (scale, interpolation, p), x, y, options)
+
+
+def fused_smoothmix(
+    x: Tensor, y: Tensor | None = None, *, sigma: tuple[Number, Number] = (0.25, 0.5), p: Number = 1.0,
+    **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """SmoothMix: the partner shows through a Gaussian bell; the targets mixed by the mean weight.
+
+    Args:
+        x: uint8, float16, bfloat16 or float32 [B, C, H, W].
+        y, p, options: as of `fused_mixup`, without `lam`.
+        sigma: (lowest, highest) standard deviation of the bell as a share of each side, uniform. Its centre, where the
+            partner has all the weight, is a uniform pixel.
+
+    Returns, Raises: as `fused_mixup`. lam is the mean weight of the own pixels (OpenMixup returns the partner's).
+
+    Source: Lee et al., SmoothMix, CVPR Workshops 2020; per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> x, y = fusedmix.fused_smoothmix(torch.rand(4, 3, 8, 8), torch.arange(4), num_classes=4)
+        >>> bool(torch.allclose(y.sum(1), torch.ones(4)))
+        True
+    """
+    return family(SmoothMix, (sigma, p), x, y, options)
+
+
+def fused_fmix(
+    x: Tensor, y: Tensor | None = None, *, alpha: Number = 1.0, decay: float = 3.0, spectrum: str = "fixed",
+    p: Number = 1.0, **options: 'Unpack[Options]',
+) -> Any:  # fmt: skip
+    """FMix: a mask thresholded from a random image of low frequencies; the targets mixed by the share of pixels.
+
+    Args:
+        x: uint8, float16, bfloat16 or float32 [B, C, H, W].
+        y, p, options: as of `fused_mixup`.
+        alpha: > 0; lam ~ Beta(alpha, alpha), floor or ceil(lam H W) pixels are kept.
+        decay: spectrum of 1 / frequency**decay.
+        spectrum: "fixed", or "official", which takes neighbouring frequencies for real and imaginary parts as the
+            authors' code does.
+
+    Returns, Raises: as `fused_mixup`. The image comes from torch.fft on the device, a step of its own before the
+    launch, and differs between devices; lam and partners do not.
+
+    Source: arXiv 2002.12047; ecs-vlc/FMix with max_soft 0, a mask per sample.
+
+    Example:
+        >>> import torch, fusedmix
+        >>> x, y = fusedmix.fused_fmix(torch.rand(4, 3, 8, 8), torch.arange(4), num_classes=4)
+        >>> bool(torch.allclose(y.sum(1), torch.ones(4)))
+        True
+    """
+    return family(FMix, (alpha, decay, spectrum, p), x, y, options)
 
 
 def replay(
@@ -263,6 +632,8 @@ def check_plan(plan: object, recipe: Recipe, x: object, lam: object, box: object
                 f"plan already fixes lam, box and partner: {name} must be None, got {type(value).__name__}"
             )
     if isinstance(x, Tensor) and x.dim() > 0:
+        if plan.recipe.choices and plan.recipe.has_box and x.dim() != 4:
+            raise ValueError(f"plan has regions: x must be [B, C, H, W], got {list(x.shape)}")
         if len(plan) != x.shape[0]:
             raise ValueError(f"plan is for {len(plan)} samples, but x has {x.shape[0]}")
         if plan.packed.device != x.device:
@@ -304,12 +675,16 @@ def call(
     generator: torch.Generator | None,
     sample_offset: int,
     return_plan: bool,
+    policy: Policy | None = None,
+    knobs: Tensor | None = None,
 ) -> Any:
     """Checks everything, then runs one op. All public calls end here."""
     if plan is not None:
         recipe = check_plan(plan, recipe, x, lam, box, partner)
     check_images(x, recipe)
     target = None if y is None else check_target(y, x, recipe)
+    if recipe.pairing == ALONE and target is not None and target.dim() == 1 and recipe.num_classes == 0:
+        target = None  # labels stay as they are
     batch = x.shape[0]
     if lam is not None:
         lam = check_lam(lam, x)
@@ -345,12 +720,17 @@ def call(
             seed, offset = rng.next_seed(generator)
 
     packed = None if plan is None else plan.packed
+    fills: tuple[Fill, ...] = ()
+    extras = ops.NO_EXTRAS
+    if recipe.choices:
+        fills = plan.fills if plan is not None else policy.fills if policy is not None else ()
+        extras = extras_of(recipe, policy, plan, knobs, fills, norm, x, None if traced else seed ^ offset)
     as_classes = target is not None and target.dim() == 1 and recipe.num_classes == 0
     want_plan = plan is None and (return_plan or as_classes or differentiates)
     arguments = (target, norm, packed, lam, box, partner, state, seed, offset, sample_offset)
     if traced or differentiates:
         op = torch.ops.fusedmix
-        numbers = (*recipe, want_plan)
+        numbers = (*recipe, want_plan, *extras)
         if inplace and not differentiates:
             result, (target_out, drawn) = x, op.mix_.default(x, *arguments, *numbers)
         elif out is not None:
@@ -363,14 +743,71 @@ def call(
     else:
         destination = x if inplace else out
         result = ops.allocate_image(x, out_dtype, channels_last) if destination is None else destination
-        target_out, drawn = ops.call_mix_into(as_dense(x), result, *arguments, recipe, want_plan)
+        target_out, drawn = ops.call_mix_into(as_dense(x), result, *arguments, recipe, want_plan, extras)
 
     if plan is None and drawn is not None:
-        plan = Plan(drawn, recipe, (x.shape[2], x.shape[3]) if recipe.has_box else None)
+        plan = Plan(drawn, recipe, (x.shape[2], x.shape[3]) if recipe.has_box else None, fills, extras[2])
     if y is None:
         return (result, plan) if return_plan else result
+    if target is None:
+        target_out = y
     if as_classes:
         assert plan is not None
         assert target_out is not None
         target_out = MixedTarget(y, target_out, plan.lam)
     return (result, target_out, plan) if return_plan else (result, target_out)
+
+
+def extras_of(
+    recipe: Recipe, policy: Policy | None, plan: Plan | None, knobs: Tensor | None, fills: tuple[Fill, ...],
+    norm: Tensor | None, x: Tensor, seed: int | None,
+) -> ops.Extras:  # fmt: skip
+    """Knobs, fills and FMix's ranks of a call of the family, on the device of x."""
+    field = None if plan is None else plan.field
+    if plan is None:
+        assert policy is not None
+        if knobs is None:
+            knobs = knobs_of(policy.knobs(), x.device)
+        fmix = policy.fmix
+        if fmix is not None:
+            batch, (height, width) = x.shape[0], x.shape[2:]
+            field = fmix_ranks(batch, height, width, fmix.decay, fmix.spectrum == "official", x.device, seed)
+    return knobs, fills_of(fills, norm, x) if recipe.has_fill else None, field
+
+
+def words_for(method: int, slots: list[int], code: int) -> str:
+    """A region in words."""
+    if boxed(method):
+        boxes = [slots[k : k + 4] for k in range(0, 4 * count_of(code), 4)]
+        shown = [f"y {y0}..{y1} x {x0}..{x1}" for y0, x0, y1, x1 in boxes if y1 > y0 and x1 > x0]
+        return ("box " if len(shown) < 2 else "boxes ") + (", ".join(shown) or "empty")
+    if method == METHOD_GRIDMASK:
+        d, length, y, x, cosine, sine, inverted = slots[:7]
+        c, s = (struct.unpack("f", struct.pack("i", bits))[0] for bits in (cosine, sine))
+        angle = round(math.degrees(math.atan2(s, c))) % 360
+        kept = "keeps" if inverted else "drops"
+        return f"grid of {d} px, {kept} stripes of {length}, offset y {y} x {x}, turned {angle} degrees"
+    if method in (METHOD_HIDE, METHOD_GRIDMIX):
+        return f"cells of {slots[0]} x {slots[1]} px, each with chance {slots[3] / 2**24:.3f}"
+    if method == METHOD_SMOOTHMIX:
+        return f"bell at y {slots[0]} x {slots[1]}"
+    return f"{slots[0]} pixels of its own" if method == METHOD_FMIX else ""
+
+
+def explain(plan: Plan, row: list[int], i: int) -> str:
+    """A row of a packed plan in words."""
+    method, partner = row[PLAN_METHOD], row[PLAN_PARTNER]
+    lam = struct.unpack("f", struct.pack("i", row[PLAN_LAM]))[0]
+    regions = plan.regions(row) if plan.recipe.choices else [(row[PLAN_BOX:], code_of(method))]
+    parts = [TITLES[method]]
+    if partner != i:
+        parts.append(f"partner {partner}")
+    if method:
+        parts.append(words_for(method, *regions[0]))
+    if partner != i:
+        parts.append(f"{lam:.3f} own")
+    text = ", ".join(part for part in parts if part)
+    for slots, code in regions[1:]:
+        if code:
+            text += f"; then {TITLES[method_of(code)]}, {words_for(method_of(code), slots, code)}"
+    return text

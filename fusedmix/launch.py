@@ -8,10 +8,13 @@ import torch
 import triton
 from torch import Tensor
 
+from . import recipe as codes
 from .kernels import config
+from .kernels.family import family_kernel
 from .kernels.mix import mix_kernel
 from .layout import is_channels_last
-from .recipe import EXACT, PERMUTE, Recipe, side_range, smoothed_on_off
+from .recipe import EXACT, PERMUTE, Recipe, method_of, side_range, smoothed_on_off
+from .reference.regions import grid_centre
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
@@ -25,10 +28,12 @@ MAX_PREPARED = 4096
 class Prepared:
     """Everything about a launch that does not change from call to call with the same shapes and recipe."""
 
-    __slots__ = ("compiled", "constants", "grid", "numbers", "options")
+    __slots__ = ("compiled", "constants", "grid", "kernel", "numbers", "options")
 
-    def __init__(self, grid: tuple[int, int, int], numbers: tuple, constants: tuple, options: dict[str, Any]):
-        self.grid, self.numbers, self.constants, self.options = grid, numbers, constants, options
+    def __init__(
+        self, kernel: Any, grid: tuple[int, int, int], numbers: tuple, constants: tuple, options: dict[str, Any]
+    ):
+        self.kernel, self.grid, self.numbers, self.constants, self.options = kernel, grid, numbers, constants, options
         self.compiled: Any = None  # the compiled kernel, once a first launch has returned it
 
 
@@ -73,7 +78,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     recipe, batch = shape.recipe, shape.x_shape[0]
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
-    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32)
+    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32, most_elements(recipe))
 
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
@@ -88,7 +93,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
 
     transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
-    by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box)
+    by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box) or bool(recipe.choices)
     channels = shape.x_shape[1] if by_channel else 1
     pixels = elements // max(channels, 1) if by_channel else 1
     height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
@@ -99,27 +104,63 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
 
-    numbers = (
+    sizes = (
         batch, row_programs, max(sample_programs, 1), shape.x_stride // align, shape.out_stride // align,
-        elements // align, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, on, off,
-        1.0 - recipe.smoothing,
+        elements // align,
     )  # fmt: skip
+    rows_of_targets = on, off, 1.0 - recipe.smoothing
     constants = dict(
         ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1), K=max(columns, 1),
-        KIND=recipe.pairing, MODE=recipe.mode, HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box,
-        CORRECT_LAM=recipe.correct_lam, HAS_MINMAX=recipe.minmax_hi >= 0,
-        LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
-        REPLAY=shape.replay, PAIRED=recipe.is_paired, SKIP=shape.in_place and not shape.has_norm,
-        ADJOINT=recipe.adjoint, TRANSPOSE=transpose, OUT_LAST=shape.out_last, TARGET=form,
+        KIND=recipe.pairing, MODE=recipe.mode, REPLAY=shape.replay, PAIRED=recipe.is_paired,
+        SKIP=shape.in_place and not shape.has_norm, TRANSPOSE=transpose, OUT_LAST=shape.out_last, TARGET=form,
         BLOCK=launch.block, TILES=launch.tiles, VEC=config.vector_elements(elements, max(itemsizes)),
         ROWS=rows, BLOCK_K=block_k, INTERPRETED=INTERPRETED,
     )  # fmt: skip
-    names = mix_kernel.arg_names
+    numbers: tuple[float, ...]
+    if recipe.choices:
+        kernel, numbers = family_kernel, (*sizes, *rows_of_targets)
+        constants.update(family_constants(recipe, height, width))
+    else:
+        kernel = mix_kernel
+        numbers = (*sizes, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, *rows_of_targets)
+        constants.update(
+            HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box, CORRECT_LAM=recipe.correct_lam,
+            HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
+            ADJOINT=recipe.adjoint,
+        )  # fmt: skip
+    names = kernel.arg_names
     ordered = tuple(constants[name] for name in names[names.index("ALIGN") :])
     options = {"num_warps": launch.num_warps, "enable_fp_fusion": False}
     if not hip:
-        options["maxnreg"] = config.MAX_REGISTERS
-    return Prepared((row_programs + image_programs, 1, 1), numbers, ordered, options)
+        options["maxnreg"] = config.HEAVY_REGISTERS if is_heavy(recipe) else config.MAX_REGISTERS
+    return Prepared(kernel, (row_programs + image_programs, 1, 1), numbers, ordered, options)
+
+
+def most_elements(recipe: Recipe) -> int:
+    """Elements of a thread that leave registers for what the recipe computes (tests/test_codegen.py: no spills)."""
+    if not recipe.choices:
+        return 16
+    return 4 if is_heavy(recipe) or any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices) else 8
+
+
+def is_heavy(recipe: Recipe) -> bool:
+    """True for long lists, whose parameters take more registers than a tile."""
+    return len(recipe.choices) > 4
+
+
+def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
+    """What the family's kernel must be able to do."""
+    methods = [method_of(code) for code in recipe.choices]
+    everything = (*recipe.choices, recipe.erase)
+    mixes = any(not codes.drops(method) for method in methods)
+    return dict(
+        CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
+        ERASE_SLOTS=recipe.erase_slots, COLUMNS=recipe.columns, SOFT=codes.METHOD_SMOOTHMIX in methods,
+        BLENDS=codes.METHOD_MIXUP in methods or codes.METHOD_SMOOTHMIX in methods, RESIZES=recipe.resizes,
+        BILINEAR=any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices),
+        DROPS=any(codes.drops(method) for method in methods), MIXES=mixes,
+        NOISY=any(code >> codes.NOISE_SHIFT & 3 for code in everything), CENTRE=grid_centre(height, width),
+    )  # fmt: skip
 
 
 _prepared: dict[Shape, Prepared] = {}
@@ -150,6 +191,7 @@ def mix_into(
     sample_offset: int,
     recipe: Recipe,
     replay: bool,
+    extras: tuple[Tensor | None, ...] = (),
     launch: config.Launch | None = None,
 ) -> None:
     """One launch that fills `out`, `target_out` and, unless `replay`, `plan`; see `ops.mix` for the arguments.
@@ -176,10 +218,14 @@ def mix_into(
             _prepared[shape] = prepared
     if prepared.grid[0] == 0:
         return
-    pointers = (x, out, target, target_out, plan, lam, box, partner, norm, state)
+    if recipe.choices and not replay and extras[0] is None:
+        raise ValueError("knobs are missing: a recipe with choices needs their numbers")
+    pointers: tuple[Tensor | None, ...] = (x, out, target, target_out, plan, lam, box, partner, norm, state)
+    if recipe.choices:
+        pointers += extras
     arguments = (*pointers, has_state, seed, offset, sample_offset, *prepared.numbers, *prepared.constants)
     if INTERPRETED:
-        mix_kernel[prepared.grid](*arguments)
+        prepared.kernel[prepared.grid](*arguments)
         return
     aligned = True
     for pointer in pointers:
@@ -189,7 +235,7 @@ def mix_into(
         if aligned and prepared.compiled is not None:
             relaunch(prepared, x.get_device(), arguments)
         else:
-            compiled = mix_kernel[prepared.grid](*arguments, **prepared.options)
+            compiled = prepared.kernel[prepared.grid](*arguments, **prepared.options)
             if aligned:
                 prepared.compiled = compiled
 

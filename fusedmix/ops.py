@@ -1,7 +1,8 @@
 """The op boundary: schema, fake implementation, autograd, and the choice of implementation by device.
 
 An implementation is a function `mix_into(out, target_out, plan, x, target, norm, lam, box, partner, state, seed,
-offset, sample_offset, recipe, replay)` that fills the first three tensors.
+offset, sample_offset, recipe, replay, extras)` that fills the first three tensors. `extras` are what a recipe with
+choices needs besides: knobs float32 [choices + 1, KNOBS], fill float32 [choices + 1, 2, C], field int32 [B, H, W].
 """
 
 import importlib
@@ -15,12 +16,12 @@ from .layout import as_dense, is_channels_last
 from .recipe import (
     METHOD_MIXUP,
     PLAN_BOX,
-    PLAN_COLUMNS,
     PLAN_LAM,
     PLAN_METHOD,
     PLAN_PARTNER,
     Recipe,
 )
+from .reference.family import adjoint_family, unpack
 from .reference.masks import inside
 
 LIBRARY = torch.library.Library("fusedmix", "DEF")
@@ -29,10 +30,15 @@ LIBRARY = torch.library.Library("fusedmix", "DEF")
 DRAWN = """Tensor? target, Tensor? norm, Tensor? plan, Tensor? lam, Tensor? box, Tensor? partner, Tensor? state,
     SymInt seed, SymInt offset, SymInt sample_offset,
     float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int sharing, int pairing, bool correct_lam,
-    float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint, bool want_plan"""
+    float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint,
+    int[] choices, int erase, bool want_plan,
+    Tensor? knobs, Tensor? fill, Tensor? field"""
 LIBRARY.define(f"mix(Tensor x, {DRAWN}, ScalarType? out_dtype, bool? channels_last) -> (Tensor, Tensor, Tensor)")
 LIBRARY.define(f"mix_(Tensor(a!) x, {DRAWN}) -> (Tensor, Tensor)")
 LIBRARY.define(f"mix_out(Tensor x, Tensor(a!) out, {DRAWN}) -> (Tensor, Tensor)")
+
+Extras = tuple[Tensor | None, Tensor | None, Tensor | None]
+NO_EXTRAS: Extras = (None, None, None)
 
 IMPLEMENTATIONS = {"cpu": "cpu", "cuda": "launch"}  # device type: module
 
@@ -71,24 +77,31 @@ def allocate_target(target: Tensor | None, recipe: Recipe) -> Tensor | None:
     return target.new_empty((target.shape[0], recipe.num_classes), dtype=torch.float32)
 
 
-def allocate_plan(x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], PLAN_COLUMNS), dtype=torch.int32)
+def allocate_plan(x: Tensor, recipe: Recipe) -> Tensor:
+    return x.new_empty((x.shape[0], recipe.columns), dtype=torch.int32)
 
 
 def call_mix_into(
     x: Tensor, out: Tensor, target: Tensor | None, norm: Tensor | None, plan: Tensor | None, lam: Tensor | None,
     box: Tensor | None, partner: Tensor | None, state: Tensor | None, seed: int, offset: int, sample_offset: int,
-    recipe: Recipe, want_plan: bool,
+    recipe: Recipe, want_plan: bool, extras: Extras = NO_EXTRAS,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """Fills `out`; returns the new targets and the plan (the drawn one where wanted, else the given one or None)."""
     replay = plan is not None
     target_out = allocate_target(target, recipe)
     if want_plan and not replay:
-        plan = allocate_plan(x)
+        plan = allocate_plan(x, recipe)
     implementation(x.device.type)(
-        out, target_out, plan, x, target, norm, lam, box, partner, state, seed, offset, sample_offset, recipe, replay
-    )
+        out, target_out, plan, x, target, norm, lam, box, partner, state, seed, offset, sample_offset, recipe, replay,
+        extras,
+    )  # fmt: skip
     return target_out, plan
+
+
+def recipe_of(numbers) -> Recipe:
+    """The recipe of an op's numbers: its choices come as a list."""
+    *others, choices, erase = numbers
+    return Recipe(*others)._replace(choices=tuple(choices), erase=erase)
 
 
 def or_empty(result: Tensor | None, x: Tensor) -> Tensor:
@@ -96,10 +109,10 @@ def or_empty(result: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _mix_out(x, out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, *numbers):
-    *recipe, want_plan = numbers
+    *recipe, want_plan, knobs, fill, field = numbers
     target_out, drawn = call_mix_into(
-        as_dense(x), out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, Recipe(*recipe),
-        want_plan,
+        as_dense(x), out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, recipe_of(recipe),
+        want_plan, (knobs, fill, field),
     )  # fmt: skip
     return or_empty(target_out, x), or_empty(drawn if plan is None else None, x)
 
@@ -115,9 +128,9 @@ def _mix(x, *arguments):
 
 
 def _fake_mix_out(x, out, target, norm, plan, lam, box, partner, state, seed, offset, sample_offset, *numbers):
-    *recipe, want_plan = numbers
-    target_out = allocate_target(target, Recipe(*recipe))
-    return or_empty(target_out, x), or_empty(allocate_plan(x) if want_plan and plan is None else None, x)
+    recipe, want_plan = recipe_of(numbers[:-4]), numbers[-4]
+    target_out = allocate_target(target, recipe)
+    return or_empty(target_out, x), or_empty(allocate_plan(x, recipe) if want_plan and plan is None else None, x)
 
 
 def _fake_mix_(x, *arguments):
@@ -145,22 +158,24 @@ for _name, _real, _fake in (
 
 def _setup_context(ctx, inputs, output):
     x, target, norm, plan, *_ = inputs
-    recipe = Recipe(*inputs[11:-3])
+    recipe = recipe_of(inputs[11:-6])
     ctx.recipe, ctx.x_dtype, ctx.x_last = recipe, x.dtype, is_channels_last(x)
     ctx.target_dtype = None if target is None else target.dtype
+    field = inputs[-3]
+    ctx.save_for_backward(output[2] if plan is None else plan, *(t for t in (norm, field) if t is not None))
     ctx.has_norm = norm is not None
-    ctx.save_for_backward(output[2] if plan is None else plan, *([norm] if norm is not None else []))
     ctx.mark_non_differentiable(output[2])
 
 
 def _backward(ctx, grad_out, grad_target, _grad_plan):
-    plan, *norm = ctx.saved_tensors
+    plan, *others = ctx.saved_tensors
+    norm, field = others[: ctx.has_norm], others[ctx.has_norm :]
     if len(plan) != len(grad_out):
         raise RuntimeError("fusedmix::mix needs want_plan=True to be differentiated")
-    grads: list[Tensor | None] = [None] * 26
+    grads: list[Tensor | None] = [None] * (17 + len(Recipe._fields))
     if ctx.needs_input_grad[0]:
         scale = torch.stack([torch.zeros_like(norm[0][0]), norm[0][1]]) if norm else None
-        grads[0] = image_adjoint(grad_out, plan, scale, ctx.recipe, ctx.x_dtype, ctx.x_last)
+        grads[0] = image_adjoint(grad_out, plan, scale, ctx.recipe, ctx.x_dtype, ctx.x_last, *field)
     if ctx.needs_input_grad[1]:
         own = plan.view(torch.float32)[:, PLAN_LAM, None]
         grad = scatter_adjoint(grad_target, plan, own) * (1.0 - ctx.recipe.smoothing)
@@ -169,14 +184,20 @@ def _backward(ctx, grad_out, grad_target, _grad_plan):
 
 
 def image_adjoint(
-    grad: Tensor, plan: Tensor, scale: Tensor | None, recipe: Recipe, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
+    grad: Tensor, plan: Tensor, scale: Tensor | None, recipe: Recipe, dtype: torch.dtype, channels_last: bool,
+    field: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """What each image receives back from its own output and from that of whoever mixed it in."""
+    if recipe.choices:
+        grad = grad.float() if scale is None else grad * scale[1].view(-1, *[1] * (grad.dim() - 2))
+        image = adjoint_family(grad, unpack(plan, recipe), recipe, field).to(dtype)
+        return image.contiguous(memory_format=torch.channels_last) if channels_last else image.contiguous()
     if recipe.is_paired and grad.device.type != "cpu":
         recipe = recipe._replace(adjoint=not recipe.adjoint)
         return torch.ops.fusedmix.mix.default(
-            grad, None, scale, plan, None, None, None, None, 0, 0, 0, *recipe, False, dtype, channels_last
-        )[0]
+            grad, None, scale, plan, None, None, None, None, 0, 0, 0, *recipe, False, None, None, None, dtype,
+            channels_last,
+        )[0]  # fmt: skip
     lam = torch.where(plan[:, PLAN_METHOD] == METHOD_MIXUP, plan.view(torch.float32)[:, PLAN_LAM], 1.0)
     own = lam.view(-1, *[1] * (grad.dim() - 1))
     if recipe.has_box:

@@ -6,20 +6,43 @@ launch caches can be keyed on it, and a spec builds one after it has checked its
 
 from typing import NamedTuple
 
-# Which method a sample got: column 0 of a plan.
+# Which method a sample got: column 0 of a plan. Those from CUTOUT to HIDE drop a region, the others mix with a partner.
 METHOD_NONE, METHOD_MIXUP, METHOD_CUTMIX = 0, 1, 2
-METHOD_NAMES = ("none", "mixup", "cutmix")
+METHOD_CUTOUT, METHOD_ERASING, METHOD_GRIDMASK, METHOD_HIDE = 3, 4, 5, 6
+METHOD_GRIDMIX, METHOD_RESIZEMIX, METHOD_SMOOTHMIX, METHOD_FMIX = 7, 8, 9, 10
+METHOD_NAMES = (
+    "none", "mixup", "cutmix", "cutout", "random_erasing", "gridmask", "hide_and_seek", "gridmix", "resizemix",
+    "smoothmix", "fmix",
+)  # fmt: skip
+
+TITLES = (
+    "untouched", "mixup", "CutMix", "Cutout", "Random Erasing", "GridMask", "Hide-and-Seek", "GridMix", "ResizeMix",
+    "SmoothMix", "FMix",
+)  # fmt: skip
 
 # Over whom one draw is shared.
 MODE_BATCH, MODE_PAIR, MODE_ELEM = 0, 1, 2
 MODES = {"batch": MODE_BATCH, "pair": MODE_PAIR, "elem": MODE_ELEM}
 
-# How a sample finds its partner. The first three are involutions: i's partner has i as its partner.
-MATCHING, EXACT, FLIP, ROLL, PERMUTE, GIVEN = 0, 1, 2, 3, 4, 5
+# How a sample finds its partner. The first three are involutions: i's partner has i as its partner. ALONE: it has none.
+MATCHING, EXACT, FLIP, ROLL, PERMUTE, GIVEN, ALONE = 0, 1, 2, 3, 4, 5, 6
 PARTNERS = {"matching": MATCHING, "exact": EXACT, "flip": FLIP, "roll": ROLL, "permute": PERMUTE}
 
 # Columns of a packed plan, int32 [B, 8].
 PLAN_METHOD, PLAN_LAM, PLAN_PARTNER, PLAN_MATE, PLAN_BOX, PLAN_COLUMNS = 0, 1, 2, 3, 4, 8
+
+# A choice of the family in one int: its method, a count (holes of a region, cells a side of GridMix) and flags.
+COUNT_SHIFT, FLAG_SHIFT = 8, 16
+FLAG_CORRECT, FLAG_LINEAR, FLAG_BILINEAR, FLAG_MINMAX = 1, 2, 4, 8  # exact lam; linear aspect; resizing; minmax sides
+NOISE_SHIFT = FLAG_SHIFT + 4  # how a dropped region is filled
+NOISE_NONE, NOISE_CHANNEL, NOISE_PIXEL = 0, 1, 2
+ROW_SHIFT = 24  # in a plan: which row of the fills
+MAX_HOLES, MAX_CELLS = 8, 32
+
+# Columns of a row of knobs, the numbers of one choice. EDGE: the choice is taken below this share of the draws.
+KNOBS = 12
+KNOB_EDGE, KNOB_A, KNOB_B, KNOB_C, KNOB_D, KNOB_E, KNOB_F = 0, 1, 2, 3, 4, 5, 6
+MAX_CELL_SIZES = 8  # of Hide-and-Seek, from KNOB_C on
 
 
 class Recipe(NamedTuple):
@@ -27,6 +50,10 @@ class Recipe(NamedTuple):
 
     `p` is the chance that a sample is mixed at all, `switch_prob` the chance that a mixed sample gets CutMix rather
     than mixup (0: mixup only, 1: CutMix only). `minmax` is (-1.0, -1.0) when unused, `num_classes` 0 when unknown.
+
+    With `choices` (codes, see `code_of`) the call is one of the whole family: their numbers come as a tensor of knobs,
+    and `mixup_alpha` to `switch_prob`, `correct_lam` and `minmax` play no part. `erase` is the code of what is dropped
+    after mixing, 0 for nothing.
     """
 
     mixup_alpha: float = 1.0
@@ -41,19 +68,90 @@ class Recipe(NamedTuple):
     num_classes: int = 0
     smoothing: float = 0.0
     adjoint: bool = False
+    choices: tuple[int, ...] = ()
+    erase: int = 0
 
     @property
     def has_mixup(self) -> bool:
-        return self.switch_prob < 1.0
+        return self.switch_prob < 1.0 and not self.choices
 
     @property
     def has_box(self) -> bool:
+        """True where boxes (or any other region) are cut, so that images have H and W."""
+        if self.choices:
+            return self.erase != 0 or any(method_of(code) != METHOD_MIXUP for code in self.choices)
         return self.switch_prob > 0.0
+
+    @property
+    def resizes(self) -> bool:
+        return any(method_of(code) == METHOD_RESIZEMIX for code in self.choices)
+
+    @property
+    def has_field(self) -> bool:
+        return any(method_of(code) == METHOD_FMIX for code in self.choices)
+
+    @property
+    def has_fill(self) -> bool:
+        return any(drops(method_of(code)) for code in (*self.choices, self.erase))
+
+    @property
+    def slots(self) -> int:
+        """Columns of a plan that hold the region of the choice."""
+        return max((slots_of(code) for code in self.choices), default=PLAN_COLUMNS - PLAN_BOX)
+
+    @property
+    def erase_slots(self) -> int:
+        return slots_of(self.erase) if self.erase else 0
+
+    @property
+    def columns(self) -> int:
+        """Columns of a plan: four of the sample, then for the choice and for what is erased: region, key, code."""
+        if not self.choices:
+            return PLAN_COLUMNS
+        return PLAN_BOX + self.slots + 2 + (self.erase_slots + 2 if self.erase else 0)
 
     @property
     def is_paired(self) -> bool:
         """True when partners form pairs, so that one program can own both samples."""
         return self.pairing <= FLIP
+
+
+def code_of(method: int, count: int = 1, flags: int = 0, noise: int = NOISE_NONE) -> int:
+    return method | count << COUNT_SHIFT | flags << FLAG_SHIFT | noise << NOISE_SHIFT
+
+
+def method_of(code: int) -> int:
+    return code & 0xFF
+
+
+def count_of(code: int) -> int:
+    return code >> COUNT_SHIFT & 0xFF
+
+
+def has_flag(code: int, flag: int) -> bool:
+    return code >> FLAG_SHIFT & flag != 0
+
+
+def row_code(code: int, row: int) -> int:
+    """The code of a choice as a plan holds it: with its row of the fills."""
+    return code | row << ROW_SHIFT
+
+
+def drops(method: int) -> bool:
+    return METHOD_CUTOUT <= method <= METHOD_HIDE
+
+
+def boxed(method: int) -> bool:
+    """True for methods whose region is made of boxes."""
+    return method in (METHOD_CUTMIX, METHOD_RESIZEMIX, METHOD_CUTOUT, METHOD_ERASING)
+
+
+def slots_of(code: int) -> int:
+    """Numbers that describe the region of a choice: four a box, seven of GridMask's grid, four of cells or a bell."""
+    method = method_of(code)
+    if method == METHOD_GRIDMASK:
+        return 7
+    return 4 * count_of(code) if boxed(method) else 4
 
 
 def smoothed_on_off(smoothing: float, num_classes: int) -> tuple[float, float]:

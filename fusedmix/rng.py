@@ -15,10 +15,22 @@ SAMPLE   1       sample                       3     bits 31..9: v of the Beta dr
 BOX      2       sample                       0     centre row of the box (minmax: top row)
 BOX      2       sample                       1     centre column of the box (minmax: left column)
 KEYS     3       sample_offset + i // 4       i % 4 sort key of sample i for partner "exact" and "permute"
+REGION   4       sample                       0-3   GridMask: d, row offset, column offset, angle; Hide-and-Seek
+                                                    and GridMix: key of the cells, cell size; SmoothMix: centre
+                                                    row, centre column, sigma; Random Erasing: number of boxes
+HOLES    5       sample                       0-3   box (16 * hole + try): area, aspect, row, column; Cutout: row
+                                                    and column of its centre
+ERASE    6       own index                    0     erase: erased when unit(word) < p; 1: key of the noise
+REGION   7       own index                    0-3   REGION of what is erased
+HOLES    8       own index                    0-3   HOLES of what is erased
+NOISE    9       0                            0, 1  normal noise of element or channel n (Box-Muller), seed = the key
+                                                    drawn as word 1 (mixed sample: SAMPLE word 1)
 ======== ======= ============================ ===== ==========================================================
 
 `sample` is the global index `sample_offset + i` in mode "elem", the lower global index of the pair in mode "pair",
-and 0 in mode "batch". Words not listed are unused.
+and 0 in mode "batch"; `own index` is `sample_offset + i` in every mode. A stream of several numbers per index is
+addressed as stream + 16 * number (the box, the element). Words not listed are unused. With a list of methods, word 0
+of SAMPLE picks the method: the first whose cumulative probability lies above unit(word).
 
 unit(word) = (word >> 8) * 2**-24, in [0, 1);  below(word, n) = (word * n) >> 32, in [0, n).
 """
@@ -28,6 +40,15 @@ import math
 import torch
 
 STREAM_MATCHING, STREAM_SAMPLE, STREAM_BOX, STREAM_KEYS = 0, 1, 2, 3
+STREAM_REGION, STREAM_HOLES = 4, 5
+STREAM_ERASE, STREAM_ERASE_REGION, STREAM_ERASE_HOLES = 6, 7, 8
+STREAM_NOISE = 9
+STREAM_STEP = 16  # between the numbers of one stream
+TRIES = 10  # boxes drawn before Random Erasing gives up
+TRY_STEP = 16  # between the holes of a sample
+GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: MurmurHash3's finaliser (Appleby)
+ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
+BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact
 
 # log, exp and sin are these polynomials in float32, evaluated by Horner's rule without fused multiply-add, so that
 # every implementation returns the same bits. Truncation errors (relative) are below float32's rounding of 6e-8.
@@ -39,6 +60,7 @@ SQRT_HALF_BITS = 0x3F3504F3  # float32 sqrt(1/2): mantissas are taken in [sqrt(1
 ONE_BITS = 0x3F800000
 LOG_POLY = tuple(2.0 / (2 * k + 1) for k in range(5))  # ln m = s * P(s*s), s = (m-1)/(m+1); error z**5 / 11 < 2e-9
 EXP_POLY = tuple(1.0 / math.factorial(k) for k in range(8))  # |r| <= ln2/2: error r**8 / 8! < 6e-9
+BELL_POLY = EXP_POLY[:6]  # error r**6 / 720 < 3e-6, for weights of 15 bits
 EXPM1_POLY = tuple((-1.0) ** k / math.factorial(k + 1) for k in range(6))  # 1 - e**-L = L * P(L), L < 1/4: 5e-8
 SIN_POLY = tuple((-1.0) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(6))
 BETA_MAX_LOG = 85.0  # e**-85 = 1.2e-37: keeps the small side a normal float32, never zero

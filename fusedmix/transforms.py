@@ -1,28 +1,45 @@
 """nn.Modules that hold a spec."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .checks import knobs_of
 from .functional import Plan, call
-from .spec import MixupOrCutMix, describe
+from .schedule import Number
+from .spec import DropSpec, MixupOrCutMix, Policy, Spec, check_number, describe
+
+Methods = Sequence[tuple[Spec | None, Number]]
+
+
+def check_unused(spec: MixupOrCutMix, names: Sequence[str]) -> None:
+    """Refuses timm's words beside a list of methods, where they would play no part."""
+    for field in fields(spec):
+        if field.name in names and getattr(spec, field.name) != field.default:
+            raise ValueError(f"{field.name} plays no part beside a list of methods: give it to a spec of the list")
 
 
 class FusedMix(nn.Module):
-    """mixup or CutMix, chosen per sample (pair, batch) inside one launch; the identity in `eval()` mode.
+    """A method per sample (pair, batch), chosen inside one launch; the identity in `eval()` mode.
 
     Args:
+        methods: pairs (spec or None, probability), as `[(CutMix(1.0), 0.4), (Mixup(0.2), 0.3), (None, 0.3)]`; the
+            rest of the probability stays untouched. Without them, mixup or CutMix by timm's words:
         mixup_alpha: >= 0, Beta parameter of mixup; 0 switches mixup off.
         cutmix_alpha: >= 0, Beta parameter of CutMix; 0 switches CutMix off.
         prob: chance in [0, 1] that a sample (pair, batch) is mixed.
         switch_prob: chance in [0, 1] that a mixed sample gets CutMix rather than mixup.
+        erase: a spec that drops a region after mixing (`RandomErasing(p=0.25)`, `Cutout()`, ...), per sample.
         mode, partner, num_classes, smoothing, correct_lam, minmax, mean, std, out_dtype, memory_format, inplace: as of
             `fused_cutmix`.
 
     Called with (x, y=None, *, plan=None, generator=None, sample_offset=0, return_plan=False) it returns what
-    `fused_cutmix` returns. In `eval()` it returns x and y as they came, without normalising.
+    `fused_cutmix` returns. Numbers of specs (probabilities, p, alpha, sizes) may be schedules (`Linear`, `Until`) that
+    `set_progress` moves, or tensors of one number, which are read on the device in each call; neither recompiles
+    anything. In `eval()` it returns x and y as they came, without normalising.
 
     Raises ValueError or TypeError at construction for a wrong argument. Source: timm's `Mixup` for the words and the
     choice; arXiv 1710.09412 and 1905.04899 for the methods.
@@ -39,6 +56,8 @@ class FusedMix(nn.Module):
 
     def __init__(
         self,
+        methods: Methods | None = None,
+        *,
         mixup_alpha: float = 0.8,
         cutmix_alpha: float = 1.0,
         prob: float = 1.0,
@@ -54,12 +73,29 @@ class FusedMix(nn.Module):
         out_dtype: torch.dtype | None = None,
         memory_format: torch.memory_format | None = None,
         inplace: bool = False,
+        erase: DropSpec | None = None,
     ):
         super().__init__()
-        self.spec = MixupOrCutMix(
+        timm = MixupOrCutMix(
             mixup_alpha, cutmix_alpha, prob, switch_prob, mode, partner, num_classes, smoothing, correct_lam, minmax
         )
-        self.recipe = self.spec.recipe
+        self.spec: MixupOrCutMix | Policy = timm
+        self.policy: Policy | None = None
+        if methods is not None:
+            check_unused(timm, ("mixup_alpha", "cutmix_alpha", "prob", "switch_prob", "correct_lam", "minmax"))
+            pairs: Any = tuple(methods) if isinstance(methods, list) else methods
+            self.spec = self.policy = Policy(pairs, erase, mode, partner, num_classes, smoothing)
+        elif erase is not None:
+            self.policy = Policy(timm.methods, erase, mode, partner, num_classes, smoothing)
+        knobs = None if self.policy is None else knobs_of(self.policy.knobs(), torch.device("cpu")).clone()
+        self.knobs: Tensor | None
+        self.register_buffer("knobs", knobs, persistent=False)
+        self.has_scalars = self.policy is not None and any(
+            isinstance(number, Tensor) for row in self.policy.knobs() for number in row
+        )
+        self.erase = erase
+        self.recipe = (self.policy or timm).recipe
+        self.progress = 0.0
         self.mean, self.std = mean, std
         self.out_dtype, self.memory_format, self.inplace = out_dtype, memory_format, inplace
 
@@ -79,11 +115,34 @@ class FusedMix(nn.Module):
             return x if y is None else (x, y)
         return call(
             self.recipe, x, y, None, None, None, plan, self.mean, self.std, self.out_dtype, self.memory_format,
-            self.inplace, None, generator, sample_offset, return_plan,
+            self.inplace, None, generator, sample_offset, return_plan, self.policy, self.knobs_on(x),
         )  # fmt: skip
+
+    def knobs_on(self, x: Tensor) -> Tensor | None:
+        """The numbers of the policy on x's device."""
+        if self.policy is None or not isinstance(x, Tensor):
+            return None
+        if self.has_scalars:
+            return knobs_of(self.policy.knobs(self.progress), x.device)
+        assert self.knobs is not None
+        return self.knobs if self.knobs.device == x.device else self.knobs.to(x.device)
+
+    def set_progress(self, progress: float) -> None:
+        """Moves every schedule of the policy to a share of the training done, in [0, 1]; nothing is recompiled.
+
+        Raises ValueError outside [0, 1], or where the module has no list of methods and no `erase`.
+        """
+        check_number("progress", progress, 0.0, 1.0)
+        if self.policy is None or self.knobs is None:
+            raise ValueError("set_progress needs a list of methods or erase=: mixup_alpha to switch_prob are fixed")
+        self.progress = float(progress)
+        with torch.no_grad():
+            self.knobs.copy_(knobs_of(self.policy.knobs(self.progress), self.knobs.device))
 
     def extra_repr(self) -> str:
         shown = [describe(self.spec)]
+        if self.erase is not None and self.spec is not self.policy:
+            shown.append(f"erase={self.erase!r}")
         for name in ("mean", "std", "out_dtype", "memory_format"):
             if getattr(self, name) is not None:
                 shown.append(f"{name}={getattr(self, name)!r}")

@@ -16,19 +16,23 @@ class Launch(NamedTuple):
 
 NUM_WARPS = 4
 MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
+HEAVY_REGISTERS = 255  # for long lists of methods, which spill at 128
 VECTOR_BYTES = 16
 MAX_TILES = 16
 
 
-def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32) -> Launch:
+def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32, most: int = 16) -> Launch:
     """Launch of a batch whose samples have `sample_elements` elements.
 
     A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; one vector of the wider type
-    where input and output differ in width, so that loads and stores share a layout and skip shared memory.
+    where input and output differ in width, so that loads and stores share a layout and skip shared memory. At `most`
+    below 16, one vector of so many elements: regions of the family take registers.
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
     per_thread = min(2 * vector, 16)
-    if x_itemsize != out_itemsize:
+    if most < 16:
+        per_thread = min(vector, most)
+    elif x_itemsize != out_itemsize:
         per_thread = vector
     block = per_thread * warp_size * NUM_WARPS
     tiles = min(MAX_TILES, max(1, -(-sample_elements // block)))

@@ -185,6 +185,31 @@ def finish(value, mean, inverse_std, NORM: tl.constexpr, DTYPE: tl.constexpr, IN
     return round_to(value.to(tl.float32), DTYPE, INTERPRETED)
 
 
+@triton.jit
+def mix_target_rows(
+    pid, r, partner, lam, in_batch, target_ptr, target_out_ptr, on, off, keep, K: tl.constexpr, TARGET: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Writes the partners' classes, or a block of BLOCK_K columns of the target rows r."""
+    K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+    if TARGET == TARGET_CLASS:
+        tl.store(target_out_ptr + r, tl.load(target_ptr + partner, mask=in_batch), mask=in_batch)
+    else:
+        k = pid % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
+        in_rows = in_batch[:, None] & (k < K)[None, :]
+        own_row = r.to(tl.int64)[:, None] * K + k[None, :]
+        other_row = partner.to(tl.int64)[:, None] * K + k[None, :]
+        if TARGET == TARGET_ONE_HOT:
+            own = one_hot(tl.load(target_ptr + r, mask=in_batch, other=-1), k, on, off)
+            other = one_hot(tl.load(target_ptr + partner, mask=in_batch, other=-1), k, on, off)
+        else:
+            own = tl.load(target_ptr + own_row, mask=in_rows).to(tl.float32)
+            other = tl.load(target_ptr + other_row, mask=in_rows).to(tl.float32)
+            if off != 0.0:
+                own, other = smooth(own, keep, off), smooth(other, keep, off)
+        tl.store(target_out_ptr + own_row, lerp(own, other, lam[:, None]), mask=in_rows)
+
+
 NOT_SPECIALIZED = (
     "has_state", "seed", "offset", "sample_offset", "B", "row_programs", "sample_programs", "x_units", "out_units",
     "n_units",
@@ -236,22 +261,10 @@ def mix_kernel(
             tl.store(row + (PLAN_BOX + 1), x0, mask=first)
             tl.store(row + (PLAN_BOX + 2), y1, mask=first)
             tl.store(row + (PLAN_BOX + 3), x1, mask=first)
-        if TARGET == TARGET_CLASS:
-            tl.store(target_out_ptr + r, tl.load(target_ptr + partner, mask=in_batch), mask=in_batch)
-        elif TARGET != TARGET_NONE:
-            k = pid % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
-            in_rows = in_batch[:, None] & (k < K)[None, :]
-            own_row = r.to(tl.int64)[:, None] * K + k[None, :]
-            other_row = partner.to(tl.int64)[:, None] * K + k[None, :]
-            if TARGET == TARGET_ONE_HOT:
-                own = one_hot(tl.load(target_ptr + r, mask=in_batch, other=-1), k, on, off)
-                other = one_hot(tl.load(target_ptr + partner, mask=in_batch, other=-1), k, on, off)
-            else:
-                own = tl.load(target_ptr + own_row, mask=in_rows).to(tl.float32)
-                other = tl.load(target_ptr + other_row, mask=in_rows).to(tl.float32)
-                if off != 0.0:
-                    own, other = smooth(own, keep, off), smooth(other, keep, off)
-            tl.store(target_out_ptr + own_row, lerp(own, other, lam[:, None]), mask=in_rows)
+        if TARGET != TARGET_NONE:
+            mix_target_rows(
+                pid, r, partner, lam, in_batch, target_ptr, target_out_ptr, on, off, keep, K, TARGET, BLOCK_K
+            )
     else:
         # This program walks TILES tiles of a sample: PAIRED reads and writes both samples of a pair, else one is
         # written from itself and its partner.

@@ -10,3 +10,11 @@ def words(seed, offset, index, STREAM: tl.constexpr):
     offset_lo = offset.to(tl.uint32)
     offset_hi = (offset >> 32).to(tl.uint32)
     return tl.philox(seed, offset_lo, offset_hi, index.to(tl.uint32), STREAM)
+
+
+@triton.jit
+def words_at(seed, offset, index, stream):
+    """As `words`, of a stream that is a tensor of the shape of index."""
+    offset_lo = offset.to(tl.uint32)
+    offset_hi = (offset >> 32).to(tl.uint32)
+    return tl.philox(seed, offset_lo, offset_hi, index.to(tl.uint32), stream.to(tl.uint32))

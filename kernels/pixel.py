@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
-ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, halves to even
+from fusedmix import rng
+
+ROUNDER = tl.constexpr(rng.ROUNDER)
 
 
 BYTE_BASE = tl.constexpr(0x4B000000)  # the bits of 2**23: an integer below 2**23 put into them is a float plus 2**23

@@ -17,6 +17,7 @@ EXACT = tl.constexpr(recipe.EXACT)
 FLIP = tl.constexpr(recipe.FLIP)
 ROLL = tl.constexpr(recipe.ROLL)
 PERMUTE = tl.constexpr(recipe.PERMUTE)
+ALONE = tl.constexpr(recipe.ALONE)
 
 LN2 = tl.constexpr(rng.LN2)
 LN2_HI = tl.constexpr(rng.LN2_HI)
@@ -181,6 +182,8 @@ def drawn_mate(seed, offset, sample_offset, i, B, KIND: tl.constexpr):
         mate = B - 1 - i
     elif KIND == ROLL:
         mate = tl.where(i == 0, B - 1, i - 1)
+    elif KIND == ALONE:
+        mate = i
     else:
         mate = ranked(seed, offset, sample_offset, i, B, KIND)
     return mate

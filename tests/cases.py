@@ -9,7 +9,7 @@ from torch import Tensor
 from fusedmix import cpu, reference
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import mix_into as launch_mix_into
-from fusedmix.ops import allocate_image, allocate_plan, allocate_target
+from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_plan, allocate_target
 from fusedmix.recipe import GIVEN, MODES, PARTNERS, Recipe
 from fusedmix.reference.sampling import Draw
 
@@ -77,6 +77,7 @@ def run(
     lam: Tensor | None = None,
     box: Tensor | None = None,
     partner: Tensor | None = None,
+    extras: Extras = NO_EXTRAS,
     launch: Launch | None = None,
 ) -> Result:
     """Runs "kernel" or "cpu" on poisoned outputs; `out=x` is in place. Results come back to the CPU."""
@@ -89,10 +90,10 @@ def run(
     target_out = allocate_target(target, recipe)
     if target_out is not None:
         poison(target_out)
-    plan = poison(allocate_plan(x)) if replay is None else replay
+    plan = poison(allocate_plan(x, recipe)) if replay is None else replay
     arguments = (
         out, target_out, plan, x, target, norm, lam, box, partner, None, seed, offset, sample_offset, recipe,
-        replay is not None,
+        replay is not None, tuple(None if t is None else t.to(device) for t in extras),
     )  # fmt: skip
     if implementation == "kernel":
         # One large tile keeps the number of interpreted programs low; test_tiles covers the others.

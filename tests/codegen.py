@@ -17,7 +17,7 @@ from triton.compiler import ASTSource, CompiledKernel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import static
-from fusedmix.kernels.mix import NOT_SPECIALIZED, mix_kernel
+from fusedmix.kernels.mix import NOT_SPECIALIZED
 from fusedmix.launch import Shape, prepare
 
 TYPE_NAMES = {
@@ -47,7 +47,7 @@ def shape_of(variant: Variant) -> Shape:
 def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
     key = shape_of(variant)
     prepared = prepare(key, hip=target.backend == "hip")
-    names = mix_kernel.arg_names
+    names = prepared.kernel.arg_names
     constants = dict(zip(names[names.index("ALIGN") :], prepared.constants, strict=True))
     constants["INTERPRETED"] = False
     types = {
@@ -58,6 +58,9 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         "plan_ptr": "i32" if key.has_plan else None,
         "state_ptr": "i64",
         "norm_ptr": "fp32" if key.has_norm else None,
+        "knobs_ptr": None if key.replay else "fp32",
+        "fill_ptr": "fp32" if key.recipe.has_fill else None,
+        "field_ptr": "i32" if key.recipe.has_field else None,
     }
     signature, attrs = {}, {}
     for i, name in enumerate(names):
@@ -73,7 +76,7 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
             signature[name] = "i64"
         else:
             signature[name] = "i32" if name in NOT_SPECIALIZED else "fp32"
-    source = ASTSource(fn=mix_kernel, signature=signature, constexprs=constants, attrs=attrs)
+    source = ASTSource(fn=prepared.kernel, signature=signature, constexprs=constants, attrs=attrs)
     return triton.compile(source, target=target, options=prepared.options)
 
 

@@ -10,7 +10,7 @@ import fusedmix
 
 PACKAGE = Path(fusedmix.__file__).parent
 FLOORS = [  # lowest first; a module may import from its own floor's folder and from below
-    ["recipe", "rng", "layout"],
+    ["recipe", "rng", "layout", "schedule", "field"],
     ["reference", "kernels"],
     ["cpu", "launch"],
     ["ops"],
@@ -18,7 +18,7 @@ FLOORS = [  # lowest first; a module may import from its own floor's folder and 
     ["labels"],
     ["checks"],
     ["functional"],
-    ["transforms"],
+    ["transforms", "visualize"],
     ["__init__"],
     ["demo"],
     ["__main__"],
@@ -65,7 +65,9 @@ def test_imports_run_downward() -> None:
 
 def test_kernels_know_no_spec_and_hold_only_triton() -> None:
     for path in (PACKAGE / "kernels").glob("*.py"):
-        assert imported(path) <= {"recipe", "rng", "kernels", "labels", "masks", "philox", "pixel", "sampling"}
+        assert imported(path) <= {
+            *("recipe", "rng", "kernels", "labels", "masks", "mix", "philox", "pixel", "regions", "sampling"),
+        }
         assert "import torch" not in path.read_text()
 
 
@@ -76,6 +78,12 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "labels": {"dense_rows", "mix_rows"},
         "philox": {"multiply", "philox"},
         "mix": {"mix"},
+        "regions": {"cut_side", "grid_centre"},
+        "family": {
+            *("no_boxes", "holes", "columns", "pixels", "draw_family", "in_boxes", "own_weight", "noise_of"),
+            *("mix_family", "apply_family", "adjoint_family", "weighed", "resized", "resized_adjoint", "as_draw"),
+            *("pack", "unpack"),
+        },
     }
     for path in (PACKAGE / "reference").glob("[!_]*.py"):
         twin = PACKAGE / "kernels" / path.name

@@ -3,12 +3,26 @@
 import pytest
 import torch
 from cases import PAIRINGS, images
+from family_cases import everything, extras_for
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
 import fusedmix
-from fusedmix import FusedMix, fused_cutmix, fused_mixup, ops, reference
+from fusedmix import (
+    CutMix,
+    Cutout,
+    FusedMix,
+    GridMask,
+    Linear,
+    Mixup,
+    RandomErasing,
+    Until,
+    fused_cutmix,
+    fused_mixup,
+    ops,
+    reference,
+)  # fmt: skip
 from fusedmix.recipe import GIVEN, PARTNERS, PERMUTE, Recipe
 from fusedmix.reference.sampling import Draw
 
@@ -16,9 +30,9 @@ Y = torch.tensor([0, 1, 2, 3, 4, 0])
 GIVEN_PARTNER = torch.tensor([1, 1, 0, 3, 5, 5])
 
 
-def arguments(recipe: Recipe, x: torch.Tensor, y: torch.Tensor | None, **given) -> tuple:
+def arguments(recipe: Recipe, x: torch.Tensor, y: torch.Tensor | None, extras=ops.NO_EXTRAS, **given) -> tuple:
     names = ("norm", "plan", "lam", "box", "partner", "state")
-    return (x, y, *(given.get(name) for name in names), 5, 0, 0, *recipe, True)
+    return (x, y, *(given.get(name) for name in names), 5, 0, 0, *recipe, True, *extras)
 
 
 @pytest.mark.parametrize("switch_prob", [0.0, 1.0, 0.5])
@@ -36,6 +50,17 @@ def test_opcheck(switch_prob: float, pairing: int) -> None:
         out = torch.empty(6, 3, 4, 5)
         called = arguments(recipe, x.detach(), y, partner=partner)
         opcheck(torch.ops.fusedmix.mix_out.default, (called[0], out, *called[1:]))
+
+
+@pytest.mark.parametrize("partner", ["matching", "permute"])
+def test_opcheck_of_the_family(partner: str) -> None:
+    policy = everything("erasing", num_classes=5, partner=partner)
+    for gradient in (False, True):
+        x = images((6, 3, 8, 8), torch.float32).requires_grad_(gradient)
+        called = arguments(policy.recipe, x, Y, extras_for(policy, x, None))
+        opcheck(torch.ops.fusedmix.mix.default, (*called, None, None))
+    out = torch.empty(6, 3, 8, 8)
+    opcheck(torch.ops.fusedmix.mix_out.default, (x.detach(), out, *called[1:]))
 
 
 def test_in_place_variants_are_declared_as_mutating() -> None:
@@ -120,6 +145,10 @@ COMPILED = {
     "policy": FusedMix(num_classes=5, partner="exact"),
     "in place": lambda x, y: (*fused_cutmix(x.clone(), y, num_classes=5, inplace=True), None),
     "out": lambda x, y: (*fused_cutmix(x, y, num_classes=5, out=torch.empty_like(x)), None),
+    "cutout": lambda x, y: (*fusedmix.fused_cutout(x, y, length=4), None),
+    "erasing": lambda x, y: fusedmix.fused_random_erasing(x, y, p=1.0, fill_mode="rand", return_plan=True),
+    "fmix": lambda x, y: fusedmix.fused_fmix(x, y, num_classes=5, return_plan=True),
+    "list": FusedMix([(CutMix(1.0), 0.5), (Mixup(0.2), 0.5)], erase=RandomErasing(p=0.5), num_classes=5),
 }
 
 
@@ -164,6 +193,38 @@ def test_new_numbers_do_not_recompile() -> None:
     for offset in range(0, 100, 10):
         compiled(torch.rand(4, 3, 8, 8), offset)
     assert counter.frame_count <= 3  # the first two offsets, 0 and 10, are constants to dynamo
+
+
+def test_progress_does_not_recompile() -> None:
+    """A ramp of p, of alpha and of a size, and a tensor of one number: one graph for all steps."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    share = torch.tensor(0.0)
+    mix = FusedMix(
+        [(GridMask((4, 8), p=Linear(0.0, 1.0)), 0.5), (CutMix(Linear(0.2, 1.0)), Until(0.9, 0.5))],
+        erase=Cutout(length=Linear(0, 8), p=1.0),
+    )
+    scalar = FusedMix([(Cutout(length=8), 1.0)], erase=Cutout(length=8, p=share))
+    step = torch.compile(lambda x: (mix(x), scalar(x)), fullgraph=True, backend=counter)
+    x = torch.ones(64, 1, 8, 8)
+    changed, erased = [], []
+    for progress in (0.0, 0.3, 0.5, 0.8, 0.95):
+        mix.set_progress(progress)
+        share.fill_(progress)
+        first, second = step(x)
+        changed.append(float((first == 0).float().mean()))
+        erased.append(float((second == 0).float().mean()))
+    assert counter.frame_count == 1
+    assert changed[0] == 0.0
+    assert changed == sorted(changed)
+    assert erased == sorted(erased)
+    assert erased[0] < erased[-1]
+
+
+def test_changed_numbers_do_not_recompile_the_kernel() -> None:
+    """Numbers are data of a launch: new ones leave its key as it is."""
+    keys = {FusedMix([(CutMix(alpha), p)]).recipe for alpha in (0.2, 0.5) for p in (0.1, 0.9)}
+    assert len(keys) == 1
 
 
 def test_generator_cannot_be_compiled() -> None:

@@ -16,9 +16,11 @@ from fusedmix.recipe import (
     Recipe,
     smoothed_on_off,
 )
+from fusedmix.reference.family import FamilyDraw
 from fusedmix.reference.labels import dense_rows, mix_rows
 
-from .sampling import Array, Draw, draw
+from .family import family_into
+from .sampling import NO_BOX, Array, Draw, draw
 
 CHUNK_BYTES = 1 << 21  # a chunk and its scratch stay in cache, and one torch call covers many samples
 # Bytes of a sample below which passes over gathered partners cost less than a call per sample, without and with boxes.
@@ -44,6 +46,7 @@ def mix_into(
     sample_offset: int,
     recipe: Recipe,
     replay: bool,
+    extras: tuple[Tensor | None, ...] = (),
 ) -> None:
     """Fills `out`, `target_out` and, unless `replay`, `plan`; see `ops.mix` for the arguments."""
     if recipe.adjoint:
@@ -52,6 +55,11 @@ def mix_into(
         return
     if state is not None:
         seed, offset = state.tolist()
+    if recipe.choices:
+        family = family_into(out, plan, x, norm, lam, box, partner, seed, offset, sample_offset, recipe, replay, extras)
+        if target is not None and target_out is not None:
+            mix_targets(target, target_out, as_numpy(family), recipe)
+        return
     if replay:
         assert plan is not None
         drawn = unpack(plan)
@@ -265,6 +273,12 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, in_pl
         if out.dtype == torch.uint8:
             own.round_()
         out[start:stop].copy_(own)
+
+
+def as_numpy(family: FamilyDraw) -> Draw:
+    """The columns of a draw of the family that targets are mixed by."""
+    method, lam, partner, mate = (column.numpy() for column in family[:4])
+    return Draw(method, lam, partner, mate, NO_BOX)
 
 
 def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe) -> None:

@@ -27,11 +27,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def words(seed: int, offset: int, index: Tensor, stream: int) -> tuple[Tensor, ...]:
-    """The four words of a stream at `index`: int64 [n]; see the table in `fusedmix.rng`."""
+def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[Tensor, ...]:
+    """The four words of a stream at `index`: int64 [n]; see the table in `fusedmix.rng`. A tensor is like index."""
 
-    def fill(value: int) -> Tensor:
-        return torch.full_like(index, value & MASK32)
+    def fill(value: int | Tensor) -> Tensor:
+        return value & MASK32 if isinstance(value, Tensor) else torch.full_like(index, value & MASK32)
 
     counter = (fill(offset), fill(offset >> 32), index, fill(stream))
     return philox(counter, (fill(seed), fill(seed >> 32)))

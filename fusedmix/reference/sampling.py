@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fusedmix import rng
 from fusedmix.recipe import (
+    ALONE,
     EXACT,
     FLIP,
     GIVEN,
@@ -140,6 +141,8 @@ def mates(recipe: Recipe, seed: int, offset: int, sample_offset: int, batch: int
         return torch.where((given >= 0) & (given < batch), given, i)
     if recipe.pairing == ROLL:
         return (i - 1) % batch
+    if recipe.pairing == ALONE:
+        return i
     if recipe.pairing == MATCHING:
         word = words(seed, offset, torch.tensor([sample_offset]), rng.STREAM_MATCHING)[0]
         return matching(below(word, batch - 1 if batch % 2 == 0 else batch), i, batch)

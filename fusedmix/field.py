@@ -1,0 +1,29 @@
+"""FMix's random images of low frequencies, as ranks: which pixels come first when an image is thresholded."""
+
+import torch
+from torch import Tensor
+
+
+def fmix_ranks(
+    batch: int, height: int, width: int, decay: float, official: bool, device: torch.device, seed: int | None
+) -> Tensor:
+    """int32 [batch, height, width]: rank of each pixel, the highest value first.
+
+    Noise with a spectrum of 1 / max(f, 1 / max(height, width))**decay (arXiv 2002.12047). It comes from torch's
+    generator on the device (seeded with `seed`, or the default one for None), so that, unlike lam and partners, it
+    differs between devices.
+    """
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    half = width // 2 + 1
+    noise = torch.randn(batch, height, half, 2, device=device, generator=generator)
+    rows = torch.fft.fftfreq(height, device=device)[:, None]
+    columns = torch.fft.rfftfreq(width, device=device)
+    frequency = torch.sqrt(rows * rows + columns * columns).clamp(min=1.0 / max(height, width))
+    noise = noise / (frequency**decay)[:, :, None]
+    if official:  # real and imaginary parts taken for neighbouring frequencies, as the authors' reshape does
+        spectrum = torch.complex(noise.flatten(2)[..., :half], torch.zeros_like(noise[..., 0]))
+    else:
+        spectrum = torch.view_as_complex(noise)
+    image = torch.fft.irfft2(spectrum, s=(height, width))
+    order = image.flatten(1).argsort(1, descending=True)
+    return order.argsort(1).to(torch.int32).view(batch, height, width)

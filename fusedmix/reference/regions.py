@@ -1,0 +1,178 @@
+"""Regions: how each method of the family draws the part of an image that it replaces, and where that part lies.
+
+A region is a row of int32 slots, whose meaning depends on the method (floats as their bits). Float arithmetic is
+float32, one rounding per step, as in `sampling`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fusedmix import rng
+
+from .philox import MASK32, multiply
+from .philox import words as philox_words
+from .sampling import below, exp, horner, log, number, open_unit, sin_half_pi, sqrt, unit
+
+
+def as_bits(x: Tensor) -> Tensor:
+    """The bits of float32 x as an int64 slot."""
+    return x.contiguous().view(torch.int32).long()
+
+
+def from_bits(slot: Tensor) -> Tensor:
+    return slot.int().view(torch.float32)
+
+
+def between(word: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Uniform float32 in [low, high)."""
+    return low + unit(word) * (high - low)
+
+
+def cut_side(ratio: Tensor, word: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """One axis of a box as CutMix cuts it: side int(S ratio), centre uniform, edges clipped."""
+    half = (ratio * side).long() // 2
+    centre = below(word, side)
+    return (centre - half).clamp(0, side), (centre + half).clamp(0, side)
+
+
+def hole_side(length: Tensor, word: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """One axis of Cutout's hole: centre uniform, edges length // 2 to either side of it, clipped."""
+    centre = below(word, side)
+    return (centre - length // 2).clamp(0, side), (centre + length // 2).clamp(0, side)
+
+
+def aspect_of(word: Tensor, low: Tensor, high: Tensor, linear: bool) -> Tensor:
+    """Height over width, uniform in [low, high) or in its logarithm."""
+    if linear:
+        return between(word, low, high)
+    power = between(word, log(low), log(high))
+    shrunk = exp(-power.abs())
+    return torch.where(power > 0, number(1.0, shrunk) / shrunk, shrunk)
+
+
+def erased_box(
+    word_area: Tensor, word_aspect: Tensor, word_y: Tensor, word_x: Tensor, area_low: Tensor, area_high: Tensor,
+    aspect_low: Tensor, aspect_high: Tensor, count: Tensor, linear: bool, height: int, width: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """One try at Random Erasing's box: (fits, y0, x0, y1, x1)."""
+    area = between(word_area, area_low, area_high) * float(height * width) / count.float()
+    aspect = aspect_of(word_aspect, aspect_low, aspect_high, linear)
+    h = torch.floor(sqrt(area * aspect) + 0.5).long()
+    w = torch.floor(sqrt(area / aspect) + 0.5).long()
+    fits = (h < height) & (w < width)
+    y0 = below(word_y, (height - h + 1).clamp(min=1))
+    x0 = below(word_x, (width - w + 1).clamp(min=1))
+    return fits, y0, x0, y0 + h, x0 + w
+
+
+def stripe_length(d: Tensor, ratio: Tensor, rule: Tensor) -> Tensor:
+    """l of GridMask: ceil(d ratio) within [1, d - 1], or, by the older rule, int(d ratio + 1/2)."""
+    product = d.float() * ratio
+    new = torch.minimum(torch.ceil(product).long().clamp(min=1), (d - 1).clamp(min=1))
+    return torch.where(rule > 0, (product + 0.5).long(), new)
+
+
+def turn(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    """(cos, sin) of whole degrees in [0, 360)."""
+    quadrant, rest = degrees // 90, degrees % 90
+    v = rest.float() / number(90.0, degrees)
+    sine, cosine = sin_half_pi(v), sin_half_pi(1 - v)
+    odd = quadrant % 2 == 1
+    c, s = torch.where(odd, sine, cosine), torch.where(odd, cosine, sine)
+    return torch.where((quadrant == 1) | (quadrant == 2), -c, c), torch.where(quadrant >= 2, -s, s)
+
+
+def inside_grid(slots: list[Tensor], y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
+    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin bits, inverted."""
+    d, length, shift_y, shift_x, cosine, sine, inverted = slots
+    d = d.clamp(min=1)
+    cosine, sine = from_bits(cosine), from_bits(sine)
+    centre = grid_centre(height, width)
+    across, down = x.float() + 0.5 - 0.5 * width, y.float() + 0.5 - 0.5 * height
+    row = (sine * across + cosine * down + centre).long()  # positive
+    column = (cosine * across - sine * down + centre).long()
+    striped = ((row + d - shift_y) % d < length) | ((column + d - shift_x) % d < length)
+    return striped != (inverted != 0)
+
+
+def grid_centre(height: int, width: int) -> float:
+    """Half the side of the square in which the grid turns, a little more than half the image's diagonal."""
+    return float(math.ceil(math.hypot(height, width)) // 2 + 1)
+
+
+def mix32(h: Tensor) -> Tensor:
+    """MurmurHash3's finaliser: 32 bits to 32 well-mixed bits."""
+    h = h ^ (h >> 16)
+    h = multiply(rng.MIX_A, h)[1]
+    h = h ^ (h >> 13)
+    h = multiply(rng.MIX_B, h)[1]
+    return h ^ (h >> 16)
+
+
+def inside_cells(slots: list[Tensor], y: Tensor, x: Tensor, width: int) -> Tensor:
+    """True in the chosen cells of a grid. slots: height and width of a cell, key, share of chosen cells in 2**-24."""
+    cell_height, cell_width, key, share = slots
+    cell_height, cell_width = cell_height.clamp(min=1), cell_width.clamp(min=1)
+    across = (width + cell_width - 1) // cell_width
+    cell = y // cell_height * across + x // cell_width
+    step = multiply(rng.GOLDEN, cell & MASK32)[1]
+    return mix32((key & MASK32) ^ step) >> 8 < share
+
+
+def bell(distance: Tensor, inverse: Tensor) -> Tensor:
+    """Gaussian weight at a whole distance, a float32 integer of 2**-15. inverse: 1 / (2 sigma**2)."""
+    distance = distance.float()
+    power = (distance * distance * inverse).clamp(max=rng.BETA_MAX_LOG)
+    n = torch.round(power * number(-rng.LOG2_E, power))  # halves to even
+    r = -power - n * number(rng.LN2_HI, power)
+    r = r - n * number(rng.LN2_LO, power)
+    scale = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    return torch.round(horner(rng.BELL_POLY, r) * scale * 2.0**rng.BELL_BITS)
+
+
+def bell_width(share: Tensor, side: int) -> Tensor:
+    """1 / (2 sigma**2) for a sigma that is `share` of the side."""
+    sigma = share * float(side)
+    return number(0.5, share) / (sigma * sigma)
+
+
+def soft_weight(slots: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
+    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis."""
+    row, column, inverse_y, inverse_x = slots
+    weight = bell(y - row, from_bits(inverse_y)) * bell(x - column, from_bits(inverse_x))
+    return 1 - weight * 2.0 ** (-2 * rng.BELL_BITS)
+
+
+def bell_share(weights: Tensor, side: int) -> Tensor:
+    """Mean weight along an axis: weights float32 integers [B, side]."""
+    total = weights.long().sum(1).float()
+    return total / number(side * 2.0**rng.BELL_BITS, total)
+
+
+def nearest(offset: Tensor, size: Tensor, side: int) -> Tensor:
+    """Pixel of an axis of `side` pixels shown at `offset` when the axis is shrunk to `size`."""
+    return (offset * side // size.clamp(min=1)).clamp(0, side - 1)
+
+
+def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(pixel before, pixel after, weight of the one after) at `offset` when the axis is shrunk to `size`."""
+    scale = number(side, offset) / size.clamp(min=1).float()
+    at = ((offset.float() + 0.5) * scale - 0.5).clamp(min=0.0, max=side - 1.0)
+    first = torch.floor(at)
+    return first.long(), (first.long() + 1).clamp(max=side - 1), at - first
+
+
+def normal(key: int, counter: Tensor, words: Callable[..., tuple[Tensor, ...]] = philox_words) -> Tensor:
+    """Standard normal noise of each counter, by Box and Muller's transform."""
+    stream = rng.STREAM_NOISE + rng.STREAM_STEP * counter
+    word_u, word_v, _, _ = words(key & MASK32, 0, torch.zeros_like(counter), stream)
+    radius = sqrt(log(open_unit(word_u)) * -2)
+    v = unit(word_v) * 4
+    quadrant = torch.floor(v)
+    f = v - quadrant
+    even = quadrant.long() % 2 == 0
+    cosine = sin_half_pi(torch.where(even, 1 - f, f))
+    return radius * torch.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)

@@ -1,0 +1,225 @@
+"""Regions: how each method of the family draws the part of an image that it replaces, and where that part lies.
+
+A region is a tuple of int32 slots, whose meaning depends on the method (floats as their bits). Samplers work on any
+shape; masks on the row and column of each element.
+"""
+
+import triton
+import triton.language as tl
+
+from fusedmix import rng
+
+from .philox import words_at
+from .pixel import BYTE_BASE, ROUNDER
+from .sampling import LN2_HI, LN2_LO, LOG2_E, below, exp, horner, log, open_unit, sin_half_pi, unit
+
+STREAM_NOISE = tl.constexpr(rng.STREAM_NOISE)
+STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
+GOLDEN = tl.constexpr(rng.GOLDEN)
+MIX_A = tl.constexpr(rng.MIX_A)
+MIX_B = tl.constexpr(rng.MIX_B)
+ONE_BITS = tl.constexpr(rng.ONE_BITS)
+BELL_POLY = tl.constexpr(rng.BELL_POLY)
+BELL_DEGREE = tl.constexpr(len(rng.BELL_POLY) - 1)
+BELL_SCALE = tl.constexpr(2.0**rng.BELL_BITS)
+BELL_UNIT = tl.constexpr(2.0 ** (-2 * rng.BELL_BITS))
+MAX_POWER = tl.constexpr(rng.BETA_MAX_LOG)
+
+
+@triton.jit
+def as_bits(x):
+    """The bits of float32 x as an int32 slot."""
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def from_bits(slot):
+    return slot.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def between(word, low, high):
+    """Uniform float32 in [low, high)."""
+    return low + unit(word) * (high - low)
+
+
+@triton.jit
+def hole_side(length, word, SIDE: tl.constexpr):
+    """One axis of Cutout's hole: centre uniform, edges length // 2 to either side of it, clipped."""
+    centre = below(word, SIDE)
+    return tl.maximum(centre - length // 2, 0), tl.minimum(centre + length // 2, SIDE)
+
+
+@triton.jit
+def aspect_of(word, low, high, LINEAR: tl.constexpr):
+    """Height over width, uniform in [low, high) or in its logarithm."""
+    if LINEAR:
+        return between(word, low, high)
+    power = between(word, log(low), log(high))
+    shrunk = exp(-tl.abs(power))
+    return tl.where(power > 0, tl.div_rn(shrunk * 0.0 + 1.0, shrunk), shrunk)
+
+
+@triton.jit
+def erased_box(
+    word_area, word_aspect, word_y, word_x, area_low, area_high, aspect_low, aspect_high, count,
+    LINEAR: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """One try at Random Erasing's box: (fits, y0, x0, y1, x1)."""
+    area = tl.div_rn(between(word_area, area_low, area_high) * (H * W * 1.0), count.to(tl.float32))
+    aspect = aspect_of(word_aspect, aspect_low, aspect_high, LINEAR)
+    h = tl.floor(tl.sqrt_rn(area * aspect) + 0.5).to(tl.int32)
+    w = tl.floor(tl.sqrt_rn(tl.div_rn(area, aspect)) + 0.5).to(tl.int32)
+    fits = (h < H) & (w < W)
+    y0 = below(word_y, tl.maximum(H - h + 1, 1))
+    x0 = below(word_x, tl.maximum(W - w + 1, 1))
+    return fits, y0, x0, y0 + h, x0 + w
+
+
+@triton.jit
+def stripe_length(d, ratio, rule):
+    """l of GridMask: ceil(d ratio) within [1, d - 1], or, by the older rule, int(d ratio + 1/2)."""
+    product = d.to(tl.float32) * ratio
+    new = tl.minimum(tl.maximum(tl.ceil(product).to(tl.int32), 1), tl.maximum(d - 1, 1))
+    return tl.where(rule > 0, (product + 0.5).to(tl.int32), new)
+
+
+@triton.jit
+def turn(degrees):
+    """(cos, sin) of whole degrees in [0, 360)."""
+    quadrant, rest = degrees // 90, degrees % 90
+    v = tl.div_rn(rest.to(tl.float32), 90.0)
+    sine, cosine = sin_half_pi(v), sin_half_pi(1.0 - v)
+    odd = quadrant % 2 == 1
+    c, s = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
+    return tl.where((quadrant == 1) | (quadrant == 2), -c, c), tl.where(quadrant >= 2, -s, s)
+
+
+@triton.jit
+def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.constexpr):
+    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin bits, inverted."""
+    d, length = tl.maximum(slots[0], 1), slots[1]
+    cosine, sine = from_bits(slots[4]), from_bits(slots[5])
+    across, down = x.to(tl.float32) + 0.5 - 0.5 * W, y.to(tl.float32) + 0.5 - 0.5 * H
+    row = (sine * across + cosine * down + CENTRE).to(tl.int32)  # CENTRE makes them positive: truncated is rounded down
+    column = (cosine * across - sine * down + CENTRE).to(tl.int32)
+    magic = magic_of(d)
+    striped = (rest(row + (d - slots[2]), d, magic) < length) | (rest(column + (d - slots[3]), d, magic) < length)
+    return striped != (slots[6] != 0)
+
+
+@triton.jit
+def magic_of(d):
+    """What `quotient` multiplies by: 2**32 / d rounded up; 0 for d = 1. d: positive int32."""
+    return tl.cast(0xFFFFFFFF, tl.uint32) // d.to(tl.uint32, bitcast=True) + 1
+
+
+@triton.jit
+def quotient(n, d, magic):
+    """n // d for 0 <= n < 2**31, without a division: the estimate is at most one too large."""
+    estimate = tl.umulhi(n.to(tl.uint32, bitcast=True), magic + n.to(tl.uint32, bitcast=True) * 0)
+    estimate = tl.where(d == 1, n, estimate.to(tl.int32, bitcast=True))
+    return estimate - (estimate * d > n).to(tl.int32)
+
+
+@triton.jit
+def rest(n, d, magic):
+    """n % d, as `quotient`."""
+    return n - quotient(n, d, magic) * d
+
+
+@triton.jit
+def mix32(h):
+    """MurmurHash3's finaliser: 32 bits to 32 well-mixed bits."""
+    h = h ^ (h >> 16)
+    h = h * tl.cast(MIX_A, tl.uint32)
+    h = h ^ (h >> 13)
+    h = h * tl.cast(MIX_B, tl.uint32)
+    return h ^ (h >> 16)
+
+
+@triton.jit
+def cell_taken(cell, key, share):
+    """True for the chosen cells. key: int32 bits; share of chosen cells in 2**-24."""
+    step = cell.to(tl.uint32, bitcast=True) * tl.cast(GOLDEN, tl.uint32)
+    return (mix32(key.to(tl.uint32, bitcast=True) ^ step) >> 8).to(tl.int32) < share
+
+
+@triton.jit
+def inside_cells(slots, y, x, W: tl.constexpr):
+    """True in the chosen cells of a grid. slots: height and width of a cell, key, share of chosen cells in 2**-24."""
+    cell_height, cell_width = tl.maximum(slots[0], 1), tl.maximum(slots[1], 1)
+    across = (W + cell_width - 1) // cell_width
+    down, right = quotient(y, cell_height, magic_of(cell_height)), quotient(x, cell_width, magic_of(cell_width))
+    return cell_taken(down * across + right, slots[2], slots[3])
+
+
+@triton.jit
+def bell(distance, inverse):
+    """Gaussian weight at a whole distance, a float32 integer of 2**-15. inverse: 1 / (2 sigma**2)."""
+    power = tl.minimum(distance * distance * inverse, MAX_POWER)
+    n = power * -LOG2_E + ROUNDER
+    k = n - ROUNDER
+    r = -power - k * LN2_HI
+    r = r - k * LN2_LO
+    scale = ((n.to(tl.int32, bitcast=True) << 23) + ONE_BITS).to(tl.float32, bitcast=True)
+    return horner(BELL_POLY, BELL_DEGREE, r) * scale * BELL_SCALE + ROUNDER - ROUNDER
+
+
+@triton.jit
+def bell_width(share, SIDE: tl.constexpr):
+    """1 / (2 sigma**2) for a sigma that is `share` of the side."""
+    sigma = share * (SIDE * 1.0)
+    return tl.div_rn(sigma * 0.0 + 0.5, sigma * sigma)
+
+
+@triton.jit
+def soft_weight(slots, y, x):
+    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis."""
+    down = small_float(y) - small_float(slots[0])
+    across = small_float(x) - small_float(slots[1])
+    return 1.0 - bell(down, from_bits(slots[2])) * bell(across, from_bits(slots[3])) * BELL_UNIT
+
+
+@triton.jit
+def small_float(n):
+    """float32 of 0 <= n < 2**23 by way of its bits, since conversions are slower than arithmetic."""
+    return (n | BYTE_BASE).to(tl.float32, bitcast=True) - 8388608.0
+
+
+@triton.jit
+def bell_share(weights, SIDE: tl.constexpr):
+    """Mean weight along an axis: weights float32 [R, >= SIDE]."""
+    return tl.div_rn(tl.sum(weights.to(tl.int32), 1).to(tl.float32), SIDE * BELL_SCALE)
+
+
+@triton.jit
+def nearest(offset, size, SIDE: tl.constexpr):
+    """Pixel of an axis of SIDE pixels shown at `offset` when the axis is shrunk to `size`."""
+    full = tl.maximum(size, 1)
+    return tl.minimum(quotient(tl.maximum(offset, 0) * SIDE, full, magic_of(full)), SIDE - 1)
+
+
+@triton.jit
+def bilinear(offset, size, SIDE: tl.constexpr):
+    """(pixel before, pixel after, weight of the one after) at `offset` when the axis is shrunk to `size`."""
+    full = tl.maximum(size, 1).to(tl.float32)
+    scale = tl.div_rn(full * 0.0 + SIDE, full)
+    at = (offset.to(tl.float32) + 0.5) * scale - 0.5
+    at = tl.minimum(tl.maximum(at, 0.0), SIDE - 1.0)
+    first = tl.floor(at)
+    return first.to(tl.int32), tl.minimum(first.to(tl.int32) + 1, SIDE - 1), at - first
+
+
+@triton.jit
+def normal(key, counter):
+    """Standard normal noise of each counter, by Box and Muller's transform. key: int32 bits, scalar."""
+    seed = key.to(tl.uint32, bitcast=True).to(tl.int64)
+    word_u, word_v, _, _ = words_at(seed, seed * 0, counter * 0, counter * STREAM_STEP + STREAM_NOISE)
+    radius = tl.sqrt_rn(log(open_unit(word_u)) * -2.0)
+    v = unit(word_v) * 4.0
+    quadrant = tl.floor(v)
+    f = v - quadrant
+    even = quadrant.to(tl.int32) % 2 == 0
+    cosine = sin_half_pi(tl.where(even, 1.0 - f, f))
+    return radius * tl.where((quadrant == 1.0) | (quadrant == 2.0), -cosine, cosine)

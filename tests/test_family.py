@@ -1,0 +1,135 @@
+"""Every method of the family, alone and in lists, kernel and CPU path against the reference."""
+
+import cases
+import pytest
+import torch
+from cases import DTYPES, SHAPES, TARGETS, images
+from family_cases import DROPS, MIXES, SPECS, check, everything, expect, extras_for, partners_of, single
+
+from fusedmix.ops import image_adjoint
+from fusedmix.recipe import MODES
+from fusedmix.reference.family import apply_family, unpack
+from fusedmix.spec import Cutout, Policy
+
+IMPLEMENTATIONS = ["kernel", "cpu"]
+NORM = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_product(implementation: str, name: str, dtype: torch.dtype) -> None:
+    """Partners, modes, target forms and layouts go round over odd, even and one-pixel sizes."""
+    number = 0
+    for partner in partners_of(name):
+        for mode in MODES:
+            if mode == "pair" and partner in ("roll", "permute"):
+                continue
+            number += 1
+            shape = (SHAPES[number % len(SHAPES)][0], 3, *SHAPES[number % len(SHAPES)][2:])
+            policy = single(name, mode=mode, partner=partner)
+            check(
+                implementation, policy, shape, dtype, number % 2 == 1, form=TARGETS[number % 4], seed=2**40 + number,
+                offset=number, sample_offset=number,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_in_place_and_replay(implementation: str, name: str) -> None:
+    for channels_last in (False, True):
+        for dtype in (torch.float32, torch.uint8):
+            check(implementation, single(name), (4, 3, 6, 8), dtype, channels_last, seed=5, replay=True)
+            if "resizemix" not in name:
+                check(implementation, single(name), (5, 3, 6, 8), dtype, channels_last, seed=5, in_place=True)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_normalise_cast_and_layout(implementation: str, name: str) -> None:
+    for layouts in ((False, None), (True, False), (False, True)):
+        for dtypes in ((torch.uint8, torch.bfloat16), (torch.float32, torch.float16)):
+            check(
+                implementation, single(name), (4, 3, 6, 8), dtypes[0], layouts[0], norm=NORM, out_dtype=dtypes[1],
+                out_last=layouts[1], seed=8,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("erase", [None, "cutout", "erasing pixel", "gridmask", "hide and seek"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_all_methods_at_once(implementation: str, erase: str | None) -> None:
+    """A method per sample, then what is erased; also gathered partners, and replayed."""
+    got = check(implementation, everything(erase), (8, 3, 9, 12), torch.float32, seed=1)
+    assert len(set(got.plan[:, 0].tolist())) > 3
+    check(implementation, everything(erase, partner="permute"), (4, 3, 9, 8), torch.uint8, True, seed=2)
+    check(implementation, everything(erase, partner="exact"), (5, 3, 7, 8), torch.bfloat16, seed=3, replay=True)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_given_parameters(implementation: str) -> None:
+    lam = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0])
+    partner = torch.tensor([4, -1, 0, 99, 2])
+    for name in ("mixup", "gridmix", "resizemix", "fmix", "cutmix"):
+        check(implementation, single(name), (5, 3, 9, 11), torch.float32, seed=3, lam=lam)
+        given = Policy(((SPECS[name], 1.0),), partner="an int64 tensor")
+        check(implementation, given, (5, 3, 9, 11), torch.float32, seed=3, partner=partner)
+    box = torch.tensor([[0, 0, 9, 11], [2, 3, 2, 8], [1, 0, 5, 4], [-3, -2, 40, 5], [7, 7, 3, 9]]).int()
+    for name in ("cutmix", "resizemix", "resizemix bilinear"):
+        clipped = box.clone().clamp(min=0)
+        clipped[:, 2::4].clamp_(max=9)
+        clipped[:, 3::4].clamp_(max=11)
+        clipped[:, 2:] = torch.maximum(clipped[:, 2:], clipped[:, :2])
+        check(implementation, single(name), (5, 3, 9, 11), torch.float32, seed=3, box=clipped)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_edges(implementation: str) -> None:
+    """No samples, one sample, one pixel; images of no more than two dimensions for mixup in a list."""
+    for name in SPECS:
+        check(implementation, single(name), (1, 3, 5, 4), torch.float32, seed=1)
+        check(implementation, single(name), (2, 3, 1, 1), torch.float32, seed=1)
+    for name in ("cutmix", "cutout", "gridmask"):
+        check(implementation, single(name), (0, 3, 5, 4), torch.float32, seed=1)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_gradient(name: str) -> None:
+    """The adjoint of a plan is the gradient that autograd takes through the reference."""
+    for partner in ("matching", "permute"):
+        policy = single(name, partner=partner)
+        policy = Policy(policy.methods, Cutout(3, p=0.5), partner=partner)
+        x = images((5, 3, 6, 8), torch.float32)
+        want = expect(x, None, policy, seed=4)
+        _, fill, field = extras_for(policy, x, None)
+        plan = unpack(want.plan, policy.recipe)
+        own = x.clone().requires_grad_()
+        out = apply_family(own, own[plan.partner], plan, policy.recipe, fill, field)
+        grad = torch.rand(out.shape)
+        out.backward(grad)
+        got = image_adjoint(grad, want.plan, None, policy.recipe, torch.float32, False, field)
+        torch.testing.assert_close(got, own.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_labels_of_dropped_images_stay(name: str) -> None:
+    want = expect(images((8, 3, 6, 8), torch.float32), torch.arange(8), single(name, num_classes=8), seed=1)
+    assert torch.equal(want.target, torch.eye(8))
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_labels_match_the_pixels(name: str) -> None:
+    """Own images are 1, partners' 0: the mean of a mixed image is the weight of its label."""
+    if name in ("mixup", "cutmix drawn lam", "resizemix bilinear"):
+        pytest.skip("lam is drawn, or pixels lie between")
+    x = torch.zeros(2, 1, 13, 17)
+    x[0] = 1.0
+    for seed in range(20):
+        got = expect(x, torch.tensor([0, 1]), single(name, num_classes=2), seed=seed)
+        assert abs(float(got.out[0].mean()) - float(got.target[0, 0])) < 2e-5, (name, seed)
+        assert abs(1 - float(got.out[1].mean()) - float(got.target[1, 1])) < 2e-5, (name, seed)
+
+
+def test_cases_cover_every_method() -> None:
+    drawn = {code & 0xFF for name in SPECS for code in single(name).recipe.choices}
+    assert drawn == set(range(1, 11))
+    assert cases.K == 5
