@@ -11,15 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import Plan, fused_cutmix, fused_mixup
-from .recipe import METHOD_CUTMIX, METHOD_NONE
+from . import visualize
+from .functional import (
+    Plan,
+    fused_cutmix,
+    fused_cutout,
+    fused_fmix,
+    fused_gridmask,
+    fused_gridmix,
+    fused_hide_and_seek,
+    fused_mixup,
+    fused_random_erasing,
+    fused_resizemix,
+    fused_smoothmix,
+)
+from .spec import CutMix, Mixup, RandomErasing
 from .transforms import FusedMix
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_PHOTOGRAPHS = 6
 SIDE = 224  # pixels of a tile
-SHEET_SEED = 233  # its draws show every case: both methods, an unmixed tile, partners of the other class
-NAME_LENGTH = 14  # longest name in a caption
+SHEET_SEED = 233
 
 CLASSES = 10
 TRAIN_SAMPLES = 400  # few, so that there is something to gain
@@ -112,55 +124,46 @@ def square(picture: Any, where: float) -> Any:
 # The contact sheet.
 
 
-def caption(plan: Plan, i: int, names: Sequence[str]) -> str:
-    """Label weights of tile i: "china 0.62 + flower 0.38"."""
-    own, partner, lam = names[i], names[int(plan.partner[i])], float(plan.lam[i])
-    if int(plan.method[i]) == METHOD_NONE or own == partner:
-        return f"{short(own)} 1.00"
-    return f"{short(own)} {lam:.2f} + {short(partner)} {1 - lam:.2f}"
-
-
-def short(name: str) -> str:
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
-
-
 def sheet_rows(x: Tensor) -> list[tuple[str, Tensor, Plan | None]]:
-    """Title, images and plan of every row."""
+    """Title, images and plan of every row: the originals, each method, and a policy of several."""
     generator = torch.Generator().manual_seed(SHEET_SEED)
     options: dict[str, Any] = {"generator": generator, "return_plan": True}
-    policy = FusedMix(mixup_alpha=2.0, cutmix_alpha=1.0, prob=0.8)
+    noise: dict[str, Any] = {"p": 1.0, "fill_mode": "pixel", "value": 128.0, "sigma": 60.0}
+    policy = FusedMix([(CutMix(1.0), 0.4), (Mixup(2.0), 0.3), (None, 0.3)], erase=RandomErasing(p=0.5))
     return [
         ("originals", x, None),
         ("fused_mixup(x, alpha=2.0)", *fused_mixup(x, alpha=2.0, **options)),
         ("fused_cutmix(x)", *fused_cutmix(x, **options)),
-        (repr(policy), *policy(x, **options)),
-    ]
+        ("fused_resizemix(x)", *fused_resizemix(x, scale=(0.3, 0.8), **options)),
+        ("fused_gridmix(x, partner='flip')", *fused_gridmix(x, partner="flip", **options)),
+        ("fused_smoothmix(x)", *fused_smoothmix(x, **options)),
+        ("fused_fmix(x, partner='flip')", *fused_fmix(x, partner="flip", **options)),
+        ("fused_cutout(x, length=112)", *fused_cutout(x, length=112, **options)),
+        ("fused_random_erasing(x, p=1.0, fill_mode='pixel', ...)", *fused_random_erasing(x, **noise, **options)),
+        ("fused_gridmask(x, d=(40, 90), p=1.0)", *fused_gridmask(x, d=(40, 90), p=1.0, **options)),
+        ("fused_hide_and_seek(x, sizes=(32, 44, 56))", *fused_hide_and_seek(x, sizes=(32, 44, 56), **options)),
+        ("FusedMix([(CutMix(1.0), 0.4), (Mixup(2.0), 0.3), (None, 0.3)], erase=RandomErasing(p=0.5))",
+         *policy(x, **options)),
+    ]  # fmt: skip
 
 
 def contact_sheet(x: Tensor, names: Sequence[str]) -> Any:
-    """A PIL image: rows of tiles, each with its label weights and, after CutMix, its box."""
+    """A PIL image: two columns of titled rows of tiles, with label weights, boxes, and partners as insets."""
     from PIL import Image, ImageDraw, ImageFont
 
-    gap, head, foot = 12, 34, 24  # pixels: between tiles, above a row for its title, below a tile for its caption
-    title, small = ImageFont.load_default(size=19), ImageFont.load_default(size=14)
-    rows = sheet_rows(x)
-    width = gap + len(x) * (SIDE + gap)
-    sheet = Image.new("RGB", (width, gap + len(rows) * (head + SIDE + foot)), "white")
+    head = 30  # pixels above a row, for its title
+    font = ImageFont.load_default(size=17)
+    rows = [
+        (title, visualize.grid(images, plan=plan, labels=names, originals=x, columns=len(x)))
+        for title, images, plan in sheet_rows(x)
+    ]
+    wide, high = rows[0][1].width, rows[0][1].height + head
+    sheet = Image.new("RGB", (2 * wide, -(-len(rows) // 2) * high), "white")
     draw = ImageDraw.Draw(sheet)
-    for r, (name, images, plan) in enumerate(rows):
-        top = gap + r * (head + SIDE + foot)
-        draw.text((gap, top), name, fill="black", font=title)
-        for i, image in enumerate(images):
-            left, y = gap + i * (SIDE + gap), top + head - 6
-            sheet.paste(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()), (left, y))
-            words = f"{short(names[i])} 1.00" if plan is None else caption(plan, i, names)
-            if plan is not None and int(plan.method[i]) == METHOD_CUTMIX:
-                y0, x0, y1, x1 = plan.box[i].tolist()
-                if y1 > y0 and x1 > x0:
-                    corners = (left + x0, y + y0, left + x1 - 1, y + y1 - 1)
-                    draw.rectangle(corners, outline="black", width=3)
-                    draw.rectangle(corners, outline="yellow", width=1)
-            draw.text((left, y + SIDE + 3), words, fill="black", font=small)
+    for n, (title, row) in enumerate(rows):
+        left, top = n % 2 * wide, n // 2 * high
+        draw.text((left + visualize.GAP, top + 6), title, fill="black", font=font)
+        sheet.paste(row, (left, top + head))
     return sheet
 
 

@@ -23,7 +23,9 @@ def fmix_ranks(
     if official:  # real and imaginary parts taken for neighbouring frequencies, as the authors' reshape does
         spectrum = torch.complex(noise.flatten(2)[..., :half], torch.zeros_like(noise[..., 0]))
     else:
-        spectrum = torch.view_as_complex(noise)
+        edges = torch.ones(half, device=device)  # frequencies that are their own mirror image keep half their energy
+        edges[0] = edges[-1 if width % 2 == 0 else 0] = 2.0**0.5
+        spectrum = torch.view_as_complex(noise) * edges
     image = torch.fft.irfft2(spectrum, s=(height, width))
     order = image.flatten(1).argsort(1, descending=True)
     return order.argsort(1).to(torch.int32).view(batch, height, width)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from .functional import Plan
-from .recipe import METHOD_NONE, TITLES, boxed, method_of
+from .recipe import TITLES, boxed, method_of
 
 TILE = 160  # pixels of a tile's longer side, at the least
 GAP, FOOT, LINE = 8, 54, 17
+NAME_LENGTH = 18  # longest name in a caption
 INSET = 4  # the partner's inset is this fraction of a tile
 
 
@@ -130,13 +131,17 @@ def caption(plan: Plan | None, i: int, labels: Any) -> list[str]:
     """Up to three lines: the method, then each label with its weight."""
     names = None if labels is None else [str(v) for v in (labels.tolist() if isinstance(labels, Tensor) else labels)]
     if plan is None:
-        return [] if names is None else [names[i]]
-    method, partner, lam = int(plan.method[i]), int(plan.partner[i]), float(plan.lam[i])
-    lines = [f"{i}: {TITLES[method]}"]
+        return [] if names is None else [short(names[i])]
+    partner, lam = int(plan.partner[i]), float(plan.lam[i])
+    title = TITLES[int(plan.method[i])]
     if bool(plan.erased[i]):
-        lines[0] += f" + {TITLES[method_of(plan.recipe.erase)]}"
-    if method == METHOD_NONE or partner == i:
-        return lines + ([] if names is None else [names[i]])
+        title += f" + {TITLES[method_of(plan.recipe.erase)]}"
     if names is None:
-        return [*lines, f"{lam:.2f} own, {1 - lam:.2f} of {partner}"]
-    return [*lines, f"{lam:.2f} {names[i]}", f"{1 - lam:.2f} {names[partner]}"]
+        return [title] if partner == i else [title, f"{lam:.2f} own, {1 - lam:.2f} of {partner}"]
+    if names[i] == names[partner]:
+        return [title, f"1.00 {short(names[i])}"]
+    return [title, f"{lam:.2f} {short(names[i])}", f"{1 - lam:.2f} {short(names[partner])}"]
+
+
+def short(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"

@@ -8,7 +8,27 @@ import torch
 import torch.nn.functional as F
 
 import fusedmix
-from fusedmix import FusedMix, MixedTarget, fused_cutmix, fused_mixup
+from fusedmix import (
+    CutMix,
+    Cutout,
+    FMix,
+    FusedMix,
+    Linear,
+    MixedTarget,
+    Mixup,
+    RandomErasing,
+    Until,
+    fused_cutmix,
+    fused_cutout,
+    fused_fmix,
+    fused_gridmask,
+    fused_gridmix,
+    fused_hide_and_seek,
+    fused_mixup,
+    fused_random_erasing,
+    fused_resizemix,
+    fused_smoothmix,
+)
 
 X = torch.rand(6, 3, 8, 10, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 3, 4, 0])
@@ -227,6 +247,46 @@ BAD = [
     (FusedMix, dict(mixup_alpha=0, cutmix_alpha=0), ValueError, ["mixup_alpha", "cutmix_alpha"]),
     (FusedMix, dict(prob=2.0), ValueError, ["prob", "[0, 1]", "2.0"]),
     (FusedMix, dict(switch_prob=-1), ValueError, ["switch_prob", "[0, 1]", "-1"]),
+    (FusedMix, dict(methods=0.8), TypeError, ["methods", "pairs", "0.8"]),
+    (FusedMix, dict(methods=[]), TypeError, ["methods", "pairs", "()"]),
+    (FusedMix, dict(methods=[CutMix()]), TypeError, ["methods[0]", "pair", "CutMix"]),
+    (FusedMix, dict(methods=[("cutmix", 1.0)]), TypeError, ["methods[0]", "spec", "cutmix"]),
+    (FusedMix, dict(methods=[(CutMix(), 0.8), (Mixup(), 0.3)]), ValueError, ["methods", "at most 1", "1.1"]),
+    (FusedMix, dict(methods=[(CutMix(), 1.5)]), ValueError, ["probability of methods[0]", "[0, 1]", "1.5"]),
+    (FusedMix, dict(methods=[(None, 1.0)]), ValueError, ["methods", "only None"]),
+    (FusedMix, dict(methods=[(CutMix(mode="pair"), 1.0)]), ValueError, ["methods[0]", "mode", "list"]),
+    (FusedMix, dict(methods=[(CutMix(), 1.0)], mixup_alpha=0.2), ValueError, ["mixup_alpha", "list of methods"]),
+    (FusedMix, dict(methods=[(CutMix(), 1.0)], erase=CutMix()), TypeError, ["erase", "drops", "CutMix"]),
+    (FusedMix, dict(methods=[(FMix(), 0.5), (FMix(2.0), 0.5)]), ValueError, ["methods", "FMix twice"]),
+    (fused_cutout, dict(length=-1), ValueError, ["length", "[0, 32768]", "-1"]),
+    (fused_cutout, dict(n_holes=9), ValueError, ["n_holes", "[1, 8]", "9"]),
+    (fused_cutout, dict(value="black"), TypeError, ["value", "number", "str"]),
+    (fused_cutout, dict(value=(1.0, 2.0)), ValueError, ["value", "one per channel (3)", "2"]),
+    (fused_cutout, dict(value=300, x=X.byte()), ValueError, ["value of uint8 images", "[0, 255]", "300"]),
+    (fused_cutout, dict(space="middle"), ValueError, ["space", "'input', 'output'", "middle"]),
+    (fused_cutout, dict(x=X[:, 0]), ValueError, ["x", "[B, C, H, W]", "[6, 8, 10]"]),
+    (fused_cutout, dict(lam=0.5), ValueError, ["lam", "Cutout has none"]),
+    (fused_cutout, dict(alpha=0.5), TypeError, ["alpha is no option", "inplace"]),
+    (fused_cutout, dict(p=1.2), ValueError, ["p", "[0, 1]", "1.2"]),
+    (fused_random_erasing, dict(area=(0.5, 0.1)), ValueError, ["area", "(lowest, highest)", "(0.5, 0.1)"]),
+    (fused_random_erasing, dict(area=0.5), TypeError, ["area", "pair", "0.5"]),
+    (fused_random_erasing, dict(aspect_scale="square"), ValueError, ["aspect_scale", "'log', 'linear'", "square"]),
+    (fused_random_erasing, dict(fill_mode="black"), ValueError, ["fill_mode", "'const', 'rand', 'pixel'", "black"]),
+    (fused_random_erasing, dict(min_count=2), ValueError, ["min_count", "[1, 1]", "2"]),
+    (fused_random_erasing, dict(compat="kornia"), ValueError, ["compat", "'paper', 'timm', 'torchvision'", "kornia"]),
+    (fused_gridmask, dict(d=(1, 5)), ValueError, ["d[0]", "[2, 32768]", "1"]),
+    (fused_gridmask, dict(ratio=1.5), ValueError, ["ratio", "[0, 1]", "1.5"]),
+    (fused_gridmask, dict(rule="old"), ValueError, ["rule", "'ceil', 'round'", "old"]),
+    (fused_hide_and_seek, dict(sizes=()), ValueError, ["sizes", "1 to 8", "()"]),
+    (fused_hide_and_seek, dict(sizes=(4, -1)), ValueError, ["sizes[1]", "[0, 32768]", "-1"]),
+    (fused_gridmix, dict(cells=0), ValueError, ["cells", "[1, 32]", "0"]),
+    (fused_gridmix, dict(alpha=0), ValueError, ["alpha", "> 0", "0"]),
+    (fused_resizemix, dict(inplace=True), ValueError, ["inplace=True", "ResizeMix"]),
+    (fused_resizemix, dict(interpolation="cubic"), ValueError, ["interpolation", "'nearest', 'bilinear'", "cubic"]),
+    (fused_smoothmix, dict(sigma=(0.0, 0.5)), ValueError, ["sigma[0]", "0.0"]),
+    (fused_smoothmix, dict(lam=0.5), ValueError, ["lam", "SmoothMix has none"]),
+    (fused_fmix, dict(spectrum="white"), ValueError, ["spectrum", "'fixed', 'official'", "white"]),
+    (fused_mixup, dict(compat="fastai"), ValueError, ["compat", "'paper', 'timm', 'torchvision', 'kornia'", "fastai"]),
 ]
 
 
@@ -253,6 +313,82 @@ def test_out_overlapping_x_is_refused() -> None:
             fused_cutmix(both[:6], out=out)
     assert torch.equal(both, before)
     fused_cutmix(both[:6], out=both[6:])  # neighbours do not overlap
+
+
+def test_compat_sets_what_is_left_at_its_default() -> None:
+    _, plan = fused_cutmix(X, compat="timm", return_plan=True)
+    assert plan.mate.tolist() == [5, 4, 3, 2, 1, 0]
+    assert len(set(plan.box.tolist()[0])) >= 1
+    assert all(box == plan.box[0].tolist() for box in plan.box.tolist())  # one box for the batch
+    _, plan = fused_mixup(X, compat="torchvision", partner="flip", return_plan=True)
+    assert plan.mate.tolist() == [5, 4, 3, 2, 1, 0]  # what is said explicitly stays
+    _, plan = fused_random_erasing(torch.rand(400, 1, 32, 32), compat="paper", p=1.0, return_plan=True)
+    height, width = (plan.box[:, 2] - plan.box[:, 0]).float(), (plan.box[:, 3] - plan.box[:, 1]).float()
+    assert float((height > width).float().mean()) > 0.68
+
+
+def test_drops_return_labels_as_they_came() -> None:
+    x, y = fused_cutout(X, Y, length=4)
+    assert y is Y
+    soft = torch.rand(6, 3)
+    assert torch.equal(fused_cutout(X, soft, length=4)[1], soft)
+    rows = fused_cutout(X, Y, length=4, num_classes=5, smoothing=0.1)[1]
+    assert rows.shape == (6, 5)
+    assert torch.allclose(rows.max(1).values, torch.tensor(0.92))
+    assert x.shape == X.shape
+
+
+def test_fills_in_both_spaces() -> None:
+    x = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
+    options = dict(length=40, mean=(100.0, 110.0, 120.0), std=(10.0, 20.0, 30.0), out_dtype=torch.float32)
+    out = fused_cutout(x, value=(110, 110, 90), **options)  # in the units of x
+    assert torch.allclose(out[0, :, 4, 4], torch.tensor([1.0, 0.0, -1.0]), atol=1e-6)
+    out = fused_cutout(x, value=0.0, space="output", **options)  # after normalisation
+    assert (out[:, :, 4, 4] == 0).all()
+    assert (fused_cutout(x, value=7, length=40)[:, :, 4, 4] == 7).all()
+
+
+def test_a_plan_of_the_family_replays_on_another_tensor() -> None:
+    mix = FusedMix([(CutMix(), 0.3), (FMix(), 0.3), (Cutout(4, value=0.5), 0.4)], erase=RandomErasing(p=0.5))
+    out, plan = mix(X, return_plan=True)
+    assert torch.equal(plan.apply(X), out)
+    assert torch.equal(plan.to("cpu").apply(X), out)
+    depth = torch.rand(6, 1, 8, 10)
+    again = plan.apply(depth)
+    assert again.shape == depth.shape
+    with pytest.raises(ValueError, match="plan has boxes"):
+        plan.apply(torch.rand(6, 3, 4, 4))
+
+
+def test_progress_moves_a_schedule() -> None:
+    mix = FusedMix([(Cutout(length=40), Linear(0.0, 1.0, until=0.5))])
+    x = torch.ones(200, 1, 4, 4)
+    shares = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        mix.set_progress(progress)
+        shares.append(float((mix(x).amax((1, 2, 3)) == 0).float().mean()))
+    assert shares[0] == 0.0
+    assert 0.3 < shares[1] < 0.7
+    assert shares[2:] == [1.0, 1.0]
+    off = FusedMix([(Mixup(), Until(0.9, 1.0))])
+    off.set_progress(0.95)
+    assert torch.equal(off(X), X)
+    with pytest.raises(ValueError, match=r"progress must be in \[0, 1\], got 1.5"):
+        mix.set_progress(1.5)
+    with pytest.raises(ValueError, match="list of methods"):
+        FusedMix().set_progress(0.5)
+    with pytest.raises(ValueError, match="until"):
+        Linear(0.0, 1.0, until=0.0)
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\], got 2"):
+        Cutout(p=Linear(0.0, 2.0))
+
+
+def test_timm_s_words_with_erase() -> None:
+    mix = FusedMix(mixup_alpha=0.2, switch_prob=0.5, erase=RandomErasing(p=1.0), num_classes=5)
+    _, _, plan = mix(torch.rand(200, 1, 8, 8), torch.zeros(200, dtype=torch.int64), return_plan=True)
+    assert set(plan.method.tolist()) == {1, 2}
+    assert bool(plan.erased.all())
+    assert "erase=RandomErasing(p=1.0" in repr(mix)
 
 
 def test_eval_has_no_plan() -> None:
