@@ -5,6 +5,19 @@ from dataclasses import dataclass
 import torch
 
 from fusedmix.recipe import EXACT, PERMUTE, ROLL, Recipe
+from fusedmix.spec import (
+    CutMix,
+    Cutout,
+    FMix,
+    GridMask,
+    GridMix,
+    HideAndSeek,
+    Mixup,
+    Policy,
+    RandomErasing,
+    ResizeMix,
+    SmoothMix,
+)
 
 F32, F16, BF16, U8 = torch.float32, torch.float16, torch.bfloat16, torch.uint8
 CUTMIX = Recipe(num_classes=1000)
@@ -29,9 +42,47 @@ class Variant:
     has_norm: bool = False
     load_width: str = "128"  # bits of an image load
     narrow_rows: bool = False  # rows of targets too short, or of int64 classes, for 128-bit stores
+    images: int = 2  # images that a program reads and writes
+    gathers: bool = False  # reads pixel by pixel what ResizeMix shrinks
+    max_registers: int = 128  # room for 512 threads a multiprocessor at the least
+    max_shared: int = 128  # bytes: reductions only, no tile passes through shared memory
 
+
+def family(*specs: object, erase: object = None) -> Recipe:
+    share = 1.0 / len(specs)
+    return Policy(tuple((spec, share) for spec in specs), erase, num_classes=1000).recipe
+
+
+EVERYTHING = (
+    Mixup(), CutMix(), Cutout(), RandomErasing(), GridMask(), HideAndSeek(), GridMix(), ResizeMix(), SmoothMix(),
+    FMix(),
+)  # fmt: skip
+
+FAMILY = {
+    "list: cutmix, mixup, none, erasing bfloat16": Variant(family(CutMix(), Mixup(), erase=RandomErasing()), BF16),
+    "cutout bfloat16": Variant(family(Cutout()), BF16, images=1),
+    "cutout uint8 to bfloat16 normalised": Variant(
+        family(Cutout()), U8, BF16, has_norm=True, load_width="64", images=1
+    ),
+    "erasing float32": Variant(family(RandomErasing()), F32, images=1),
+    "erasing pixel bfloat16": Variant(family(RandomErasing(fill_mode="pixel")), BF16, images=1, max_shared=1024),
+    "gridmask bfloat16": Variant(family(GridMask()), BF16, images=1),
+    "hide and seek bfloat16": Variant(family(HideAndSeek()), BF16, images=1),
+    "gridmix float32": Variant(family(GridMix()), F32),
+    "resizemix float32": Variant(family(ResizeMix()), F32),
+    "resizemix bilinear bfloat16": Variant(
+        family(ResizeMix(interpolation="bilinear")), BF16, gathers=True, load_width="64"
+    ),
+    "smoothmix bfloat16": Variant(family(SmoothMix()), BF16, max_shared=8192),
+    "fmix bfloat16": Variant(family(FMix()), BF16),
+    "everything, erasing bfloat16": Variant(
+        family(*EVERYTHING, erase=RandomErasing()), BF16, gathers=True, load_width="64", max_registers=255,
+        max_shared=8192,
+    ),
+}  # fmt: skip
 
 HOT = {
+    **FAMILY,
     **{
         f"{name} {str(dtype)[6:]}": Variant(recipe, dtype)
         for name, recipe in (("cutmix", CUTMIX), ("mixup", MIXUP), ("policy", POLICY))
