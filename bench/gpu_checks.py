@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from gpu_common import (
@@ -17,6 +17,7 @@ from gpu_common import (
     METHODS,
     ODD,
     ROW_TOLERANCE,
+    TOLERANCES,
     U8,
     Steps,
     close,
@@ -32,9 +33,29 @@ from gpu_common import (
 from peers import MEAN, STD
 from torch import Tensor
 
-from fusedmix import FusedMix, Plan, fused_cutmix, fused_mixup, launch, reference, rng
-from fusedmix.checks import build_norm
+from fusedmix import (
+    CutMix,
+    Cutout,
+    FMix,
+    FusedMix,
+    GridMask,
+    GridMix,
+    HideAndSeek,
+    Mixup,
+    Plan,
+    RandomErasing,
+    ResizeMix,
+    SmoothMix,
+    fused_cutmix,
+    fused_mixup,
+    launch,
+    reference,
+    rng,
+)
+from fusedmix.checks import build_norm, fills_of, knobs_of
 from fusedmix.recipe import GIVEN, MODES, PARTNERS, Recipe
+from fusedmix.reference.family import mix_family
+from fusedmix.reference.family import pack as pack_family
 from fusedmix.reference.sampling import draw
 
 Check = Callable[[], dict]
@@ -225,6 +246,40 @@ def check_large(method: str) -> dict:
     return {"elements": elements, **close_to_plan(x, y, got, rows, recipe, draw_of(plan), picks)}
 
 
+ERASE = RandomErasing(p=0.5, area=(0.1, 0.4), fill_mode="pixel", value=90.0, sigma=30.0)
+FAMILY: dict[str, tuple[tuple[Any, float], ...]] = {
+    type(spec).__name__ + note: ((spec, 1.0),)
+    for spec, note in (
+        (Cutout(5, n_holes=2, value=(1.0, 2.0, 3.0)), ""), (RandomErasing(1.0, (0.1, 0.4), max_count=3), ""),
+        (RandomErasing(1.0, aspect_scale="linear", fill_mode="rand", value=9.0), ", linear, rand"), (ERASE, ", pixel"),
+        (GridMask((3, 9)), ""), (GridMask((4, 6), invert=False, rule="round"), ", stripes"),
+        (HideAndSeek((0, 2, 5)), ""),
+        (GridMix(cells=3), ""), (ResizeMix(), ""), (ResizeMix(interpolation="bilinear"), ", bilinear"),
+        (SmoothMix(), ""), (FMix(), ""),
+    )
+} | {"list": ((CutMix(1.0), 0.4), (Mixup(0.2), 0.3), (None, 0.3))}  # fmt: skip
+FAMILY["everything"] = tuple(
+    (spec, 0.07) for name in FAMILY for spec, _ in FAMILY[name] if spec is not None and "bilinear" not in name
+)
+
+
+def check_family(name: str, dtype: torch.dtype, partner: str, erase: bool) -> dict:
+    """One call of a list of methods against the reference: plan, target rows and pixels."""
+    mix = FusedMix(list(FAMILY[name]), erase=ERASE if erase else None, partner=partner, num_classes=10)
+    policy = mix.policy
+    assert policy is not None
+    x, y = images(ODD, dtype), torch.arange(ODD[0]) % 10
+    seed, offset = rng.next_seed(seeded(7))
+    out, rows, plan = mix(x.to(DEVICE), y.to(DEVICE), generator=seeded(7), return_plan=True)
+    plan = plan.to("cpu")
+    fill = fills_of(policy.fills, None, x) if policy.recipe.has_fill else None
+    knobs = knobs_of(policy.knobs(), torch.device("cpu"))
+    want, want_rows, drawn = mix_family(x, y, policy.recipe, knobs, seed, offset, fill=fill, field=plan.field)
+    close("plan", plan.packed, pack_family(drawn))
+    close("targets", rows, want_rows, ROW_TOLERANCE)
+    return close("pixels", out, want, TOLERANCES[dtype])
+
+
 def check_fresh_draws(x: Tensor, y: Tensor, step: Callable[[], tuple]) -> dict:
     """Three steps, each right by its own plan, no two with the same draws."""
     plans = []
@@ -264,6 +319,10 @@ def checks() -> Iterator[tuple[str, Check]]:
         yield f"more than 2**31 elements: {method}", partial(check_large, method)
     step = 3 if DRY_RUN else 1  # the tests run them all through the interpreter
     yield from ((str(case), partial(check_case, case, n)) for n, case in enumerate(cases()) if n % step == 0)
+    for name in FAMILY:
+        for n, dtype in enumerate((F32, BF16, U8)):
+            partner = ("matching", "permute", "exact")[n]
+            yield f"family: {name}, {dtype}, {partner}", partial(check_family, name, dtype, partner, n != 1)
     for method in METHODS:
         yield f"gradients: {method}, matching", partial(check_gradients, method, "matching", F32, False)
     yield "gradients: policy, exact, bfloat16", partial(check_gradients, "policy", "exact", BF16, True)

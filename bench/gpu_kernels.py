@@ -26,7 +26,20 @@ from gpu_common import (
 from peers import MEAN, STD
 from torch import Tensor
 
-from fusedmix import FusedMix, fused_cutmix, fused_mixup, launch
+from fusedmix import (
+    CutMix,
+    FusedMix,
+    Mixup,
+    RandomErasing,
+    fused_cutmix,
+    fused_cutout,
+    fused_fmix,
+    fused_gridmask,
+    fused_mixup,
+    fused_random_erasing,
+    fused_resizemix,
+    launch,
+)
 from fusedmix.checks import build_norm
 from fusedmix.recipe import Recipe
 from fusedmix.reference.sampling import draw
@@ -91,6 +104,7 @@ def launch_steps() -> Steps:
     x, integers = images(shape).to(DEVICE), images(shape, U8).to(DEVICE)
     y, out, k = torch.zeros(shape[0], dtype=torch.int64, device=DEVICE), torch.empty_like(x), {"num_classes": 10}
     mix, normalise = FusedMix(num_classes=10), FusedMix(num_classes=10, mean=MEAN, std=STD, out_dtype=BF16)
+    listed = FusedMix([(CutMix(1.0), 0.4), (Mixup(0.2), 0.3)], erase=RandomErasing(p=0.25), num_classes=10).to(DEVICE)
     lam = torch.rand(shape[0], device=DEVICE)
     calls: dict[str, tuple[Callable[[], Any], int | None]] = {  # name: the call, launches expected
         "fused_cutmix": (lambda: fused_cutmix(x, y, **k), 1),
@@ -106,6 +120,12 @@ def launch_steps() -> Steps:
         'fused_mixup, partner="permute"': (lambda: fused_mixup(x, y, partner="permute", **k), 1),
         "fused_mixup, lam=tensor": (lambda: fused_mixup(x, y, lam=lam, **k), 1),
         "fused_mixup, lam=0.3": (lambda: fused_mixup(x, y, lam=0.3, **k), None),  # a fill besides
+        "fused_cutout": (lambda: fused_cutout(x, length=8), 1),
+        "fused_random_erasing": (lambda: fused_random_erasing(x), 1),
+        "fused_gridmask": (lambda: fused_gridmask(x, d=(8, 16)), 1),
+        "fused_resizemix": (lambda: fused_resizemix(x, y, **k), 1),
+        "FusedMix, a list and an erasing": (lambda: listed(x, y), 1),
+        "fused_fmix": (lambda: fused_fmix(x, y, **k), None),  # the Fourier step besides
         "out.copy_(x)": (lambda: out.copy_(x), 1),
     }
     yield from ((name, partial(count_launches, step, expected)) for name, (step, expected) in calls.items())

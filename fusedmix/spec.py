@@ -472,7 +472,7 @@ class SmoothMix(FamilySpec):
 class FMix(FamilySpec):
     """FMix (arXiv 2002.12047): the partner where a random image of low frequencies is low, lam ~ Beta(alpha, alpha).
 
-    `spectrum="official"` keeps a quirk of the authors' code, whose masks vary more along the width than along the height.
+    `spectrum="official"` keeps a quirk of the authors' code, whose masks vary more across than down.
     """
 
     alpha: Number = 1.0

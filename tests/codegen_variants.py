@@ -59,7 +59,7 @@ EVERYTHING = (
 )  # fmt: skip
 
 FAMILY = {
-    "list: cutmix, mixup, none, erasing bfloat16": Variant(family(CutMix(), Mixup(), erase=RandomErasing()), BF16),
+    "list: cutmix, mixup, erasing bfloat16": Variant(family(CutMix(), Mixup(), erase=RandomErasing()), BF16),
     "cutout bfloat16": Variant(family(Cutout()), BF16, images=1),
     "cutout uint8 to bfloat16 normalised": Variant(
         family(Cutout()), U8, BF16, has_norm=True, load_width="64", images=1

@@ -30,7 +30,7 @@ def test_a_changed_result_changes_the_readme(monkeypatch: pytest.MonkeyPatch) ->
 def test_compare() -> None:
     rows = compare.rows(CPU)
     assert compare.compare(rows, rows, 1.1)[1] is False
-    slower = {name: (2 * middle, 2 * low, 2 * high) for name, (middle, low, high) in rows.items()}
+    slower = {name: (10 * middle, 10 * low, 10 * high) for name, (middle, low, high) in rows.items()}
     lines, worse = compare.compare(rows, slower, 1.1)
     assert worse
     assert all(line.startswith("SLOWER") for line in lines)
