@@ -1,5 +1,6 @@
 """fusedmix: batch augmentation for PyTorch, one launch a call."""
 
+from . import visualize
 from .functional import (
     Plan,
     debug,
@@ -60,4 +61,5 @@ __all__ = [
     "fused_random_erasing",
     "fused_resizemix",
     "fused_smoothmix",
+    "visualize",
 ]
