@@ -28,4 +28,5 @@ def fmix_ranks(
         spectrum = torch.view_as_complex(noise) * edges
     image = torch.fft.irfft2(spectrum, s=(height, width))
     order = image.flatten(1).argsort(1, descending=True)
-    return order.argsort(1).to(torch.int32).view(batch, height, width)
+    ranks = torch.arange(height * width, device=device, dtype=torch.int32).expand(batch, -1)
+    return torch.empty_like(ranks).scatter_(1, order, ranks).view(batch, height, width)

@@ -6,6 +6,7 @@ import torch
 from cases import DTYPES, SHAPES, TARGETS, images
 from family_cases import DROPS, MIXES, SPECS, check, everything, expect, extras_for, partners_of, single
 
+from fusedmix.cpu import family as cpu_family
 from fusedmix.ops import image_adjoint
 from fusedmix.recipe import MODES
 from fusedmix.reference.family import apply_family, unpack
@@ -32,6 +33,21 @@ def test_product(implementation: str, name: str, dtype: torch.dtype) -> None:
             implementation, policy, (size[0], 3, *size[2:]), dtype, number % 2 == 1, form=TARGETS[number % 4],
             seed=2**40 + number, offset=number, sample_offset=number,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("limits", [{"SMALL_SAMPLE": 0}, {"SMALL_SAMPLE": 0, "CHUNK_BYTES": 1500}], ids=str)
+@pytest.mark.parametrize("name", SPECS)
+def test_cpu_routes(name: str, limits: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop over samples that large ones take, and casts of several chunks."""
+    for limit, value in limits.items():
+        monkeypatch.setattr(cpu_family, limit, value)
+    for dtype in DTYPES:
+        test_product("cpu", name, dtype)
+    test_in_place_and_replay("cpu", name)
+    test_normalise_cast_and_layout("cpu", name)
+    for erase in (None, "cutout", "erasing pixel", "gridmask", "hide and seek"):
+        check("cpu", everything(erase), (8, 3, 9, 12), torch.float32, seed=1)
+        check("cpu", everything(erase), (8, 3, 9, 12), torch.uint8, seed=1, norm=NORM, out_dtype=torch.float16)
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -80,7 +80,17 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "mix": {"mix"},
         "regions": {"cut_side", "grid_centre"},
         "family": {
-            *("no_boxes", "holes", "columns", "pixels", "draw_family", "in_boxes", "own_weight", "noise_of"),
+            *(
+                "no_boxes",
+                "holes",
+                "chosen_cells",
+                "columns",
+                "pixels",
+                "draw_family",
+                "in_boxes",
+                "own_weight",
+                "noise_of",
+            ),
             *("mix_family", "apply_family", "adjoint_family", "weighed", "resized", "resized_adjoint", "as_draw"),
             *("pack", "unpack"),
         },

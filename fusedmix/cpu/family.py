@@ -1,25 +1,43 @@
-"""The family on the CPU: the reference's draws with numpy's Philox; boxes by slices, all else in chunks of a batch."""
+"""The family on the CPU: the reference's draws with numpy's Philox; then a copy changed sample by sample."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fusedmix import recipe as codes
-from fusedmix.recipe import METHOD_NONE, METHOD_RESIZEMIX, ROW_SHIFT, Recipe, method_of
+from fusedmix.recipe import (
+    METHOD_FMIX,
+    METHOD_GRIDMASK,
+    METHOD_GRIDMIX,
+    METHOD_HIDE,
+    METHOD_MIXUP,
+    METHOD_NONE,
+    METHOD_RESIZEMIX,
+    METHOD_SMOOTHMIX,
+    NOISE_NONE,
+    NOISE_PIXEL,
+    ROW_SHIFT,
+    Recipe,
+    method_of,
+)
 from fusedmix.reference.family import (
     FamilyDraw,
     Region,
     apply_family,
+    chosen_cells,
     clamp_bytes,
     draw_family,
-    noise_of,
     pack,
+    pixels,
+    resized,
     unpack,
 )
-from fusedmix.reference.pixel import normalise, round_to
+from fusedmix.reference.pixel import lerp, normalise, round_to
+from fusedmix.reference.regions import grid_centre, nearest, normal, soft_weight
 
 from .sampling import words as numpy_words
 
+SMALL_SAMPLE = 1 << 16  # float32 bytes below which passes over many samples beat a loop over them
 CHUNK_BYTES = 1 << 22  # float32 bytes of a chunk: with its masks it stays near the cache
 
 
@@ -54,57 +72,51 @@ def family_into(
     x, written = x.detach(), out.detach()
     in_place = x.data_ptr() == out.data_ptr()
     source = x.clone() if in_place and bool((drawn.partner != torch.arange(len(x))).any()) else x
-    if norm is None and out.dtype == x.dtype and is_boxed(drawn):
+    if recipe.has_box and x.numel() and 4 * x[0].numel() < SMALL_SAMPLE and not is_boxed(recipe):
+        compute_small(source, written, drawn, recipe, norm, fill, field)
+        return drawn
+    samples = Samples(source, drawn, recipe, fill, field)
+    if norm is None and out.dtype == x.dtype:
         if not in_place:
             written.copy_(x)
-        paste(source, written, drawn.region, drawn.partner, fill)
-        if drawn.erased is not None:
-            paste(written, written, drawn.erased, None, fill)
-    else:
-        compute(source, written, drawn, recipe, norm, fill, field)
+        for n in samples.changed:
+            samples.change(n, written[n])
+        return drawn
+    step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1)) if len(x) else 1
+    for start in range(0, len(x), step):
+        part = slice(start, min(start + step, len(x)))
+        value = source[part].to(torch.float32, copy=True)
+        for n in range(part.start, part.stop):
+            if n in samples.changed:
+                samples.change(n, value[n - start])
+        if norm is not None:
+            value = normalise(value, norm)
+        written[part] = round_to(clamp_bytes(value, out.dtype), out.dtype)
     return drawn
 
 
-def is_boxed(drawn: FamilyDraw) -> bool:
-    """True where every region drawn is made of boxes that are filled or copied as they are."""
-    present = set(drawn.region.code.unique().tolist())
-    present |= set() if drawn.erased is None else set(drawn.erased.code.unique().tolist())
-    methods = {method_of(code) for code in present} - {METHOD_NONE}
-    return all(codes.boxed(method) and method != METHOD_RESIZEMIX for method in methods)
+def is_boxed(recipe: Recipe) -> bool:
+    """True where every method that can be drawn is mixup or replaces boxes, without resizing."""
+    drawable = (*recipe.choices, recipe.erase)
+    return all(
+        method_of(code) in (METHOD_NONE, METHOD_MIXUP)
+        or (codes.boxed(method_of(code)) and method_of(code) != METHOD_RESIZEMIX)
+        for code in drawable
+    )
 
 
-def paste(source: Tensor, out: Tensor, region: Region, partner: Tensor | None, fill: Tensor | None) -> None:
-    """Replaces the boxes of a region: by the partner's pixels, or by what they are filled with."""
-    partners = None if partner is None else partner.tolist()
-    for n, (code, slots, key) in enumerate(
-        zip(region.code.tolist(), region.slots.tolist(), region.key.tolist(), strict=True)
-    ):
-        for k in range(0, 4 * codes.count_of(code) if code else 0, 4):
-            y0, x0, y1, x1 = slots[k : k + 4]
-            if y1 <= y0 or x1 <= x0:
-                continue
-            if not codes.drops(method_of(code)):
-                assert partners is not None
-                out[n, :, y0:y1, x0:x1] = source[partners[n], :, y0:y1, x0:x1]
-                continue
-            assert fill is not None
-            value, sigma = fill[code >> ROW_SHIFT, :, :, None, None]
-            if code >> codes.NOISE_SHIFT & 3:
-                value = value + sigma * noise_of(code, key, out.shape[1:], words)[:, y0:y1, x0:x1]
-            out[n, :, y0:y1, x0:x1] = round_to(clamp_bytes(value, out.dtype), out.dtype)
-
-
-def compute(
+def compute_small(
     source: Tensor, out: Tensor, drawn: FamilyDraw, recipe: Recipe, norm: Tensor | None, fill: Tensor | None,
     field: Tensor | None,
 ) -> None:  # fmt: skip
-    """The reference's own steps, a chunk of samples at a time."""
-    step = max(1, CHUNK_BYTES // max(4 * source[0].numel(), 1))
+    """Many small samples at once, by the reference's own steps."""
+    step = max(1, CHUNK_BYTES // (4 * source[0].numel()))
     for start in range(0, len(source), step):
         part = slice(start, min(start + step, len(source)))
         own, other = source[part].float(), source[drawn.partner[part]].float()
-        ranks = None if field is None else field[part]
-        value = apply_family(own, other, rows_of(drawn, part), recipe, fill, ranks, words)
+        value = apply_family(
+            own, other, rows_of(drawn, part), recipe, fill, None if field is None else field[part], words
+        )
         if norm is not None:
             value = normalise(value, norm)
         out[part] = round_to(clamp_bytes(value, out.dtype), out.dtype)
@@ -118,3 +130,138 @@ def rows_of(drawn: FamilyDraw, part: slice) -> FamilyDraw:
     assert region is not None
     method, lam, partner, mate = (column[part] for column in drawn[:4])
     return FamilyDraw(method, lam, partner, mate, region, erased)
+
+
+class Samples:
+    """The samples of a batch, one at a time: what each had replaced, and with what."""
+
+    def __init__(self, source: Tensor, drawn: FamilyDraw, recipe: Recipe, fill: Tensor | None, field: Tensor | None):
+        self.source, self.recipe, self.fill, self.field = source, recipe, fill, field
+        self.methods, self.lam = drawn.method.tolist(), drawn.lam
+        self.partners, self.regions = drawn.partner.tolist(), [lists_of(drawn.region)]
+        if drawn.erased is not None:
+            self.regions.append(lists_of(drawn.erased))
+        touched = drawn.method != METHOD_NONE
+        if drawn.erased is not None:
+            touched = touched | (drawn.erased.code != 0)
+        self.changed = dict.fromkeys(torch.nonzero(touched)[:, 0].tolist())
+        self.constants: dict[int, Tensor] = {}  # what codes without noise are filled with
+        self.cells = cell_masks(self.regions, source.shape) if recipe.has_box else {}
+
+    def change(self, n: int, target: Tensor) -> None:
+        """Does to `target`, a copy of sample n in any dtype, what was drawn for it."""
+        method = self.methods[n]
+        if method in (METHOD_MIXUP, METHOD_SMOOTHMIX):
+            weight = self.lam[n]
+            if method == METHOD_SMOOTHMIX:
+                height, width = target.shape[1:]
+                slots = [torch.tensor(v) for v in self.regions[0][0][n][:4]]
+                weight = soft_weight(slots, *pixels(height, width, slots[0]))
+            value = lerp(self.source[n].float(), self.source[self.partners[n]].float(), weight)
+            target.copy_(round_to(value, target.dtype))
+        elif method != METHOD_NONE:
+            self.replace(n, 0, target)
+        if len(self.regions) > 1 and self.regions[1][2][n]:
+            self.replace(n, 1, target)
+
+    def replace(self, n: int, stage: int, target: Tensor) -> None:
+        """Replaces the region of one stage."""
+        slots, code = self.regions[stage][0][n], self.regions[stage][2][n]
+        method = method_of(code)
+        if not codes.boxed(method):
+            mask = self.mask_of(n, stage, method, slots)
+            torch.where(mask, self.filling(n, stage, slots, target), target, out=target)
+            return
+        for k in range(0, 4 * codes.count_of(code), 4):
+            y0, x0, y1, x1 = slots[k : k + 4]
+            if y1 > y0 and x1 > x0:
+                target[:, y0:y1, x0:x1] = self.filling(n, stage, [y0, x0, y1, x1], target)
+
+    def filling(self, n: int, stage: int, box: list[int], target: Tensor) -> Tensor:
+        """What a region is filled with, in target's dtype: of the size of the box where the method has boxes."""
+        code, key = self.regions[stage][2][n], self.regions[stage][1][n]
+        method = method_of(code)
+        inside = np.s_[:, box[0] : box[2], box[1] : box[3]] if codes.boxed(method) else np.s_[:]
+        if method == METHOD_RESIZEMIX:
+            region = Region(torch.tensor([box]), torch.tensor([key]), torch.tensor([code]))
+            other = self.source[self.partners[n]]
+            if not codes.has_flag(code, codes.FLAG_BILINEAR):
+                (y0, x0, y1, x1), (height, width) = box, other.shape[1:]
+                rows = nearest(torch.arange(y1 - y0), torch.tensor(y1 - y0), height)
+                columns = nearest(torch.arange(x1 - x0), torch.tensor(x1 - x0), width)
+                return other[:, rows[:, None], columns]
+            return round_to(resized(other[None].float(), region, True)[0][inside], target.dtype)
+        if not codes.drops(method):
+            return self.source[self.partners[n]][inside].to(target.dtype)
+        if code not in self.constants:
+            assert self.fill is not None
+            value = self.fill[code >> ROW_SHIFT, 0, :, None, None]
+            self.constants[code] = round_to(clamp_bytes(value, target.dtype), target.dtype)
+        if code >> codes.NOISE_SHIFT & 3 == NOISE_NONE:
+            return self.constants[code]
+        assert self.fill is not None
+        value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
+        value = value + sigma * self.noise(code, key, target.shape, box)
+        return round_to(clamp_bytes(value, target.dtype), target.dtype)
+
+    def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:
+        """Normal noise of one sample, only where its box lies."""
+        channels, height, width = shape
+        channel = torch.arange(channels)[:, None, None]
+        if code >> codes.NOISE_SHIFT & 3 != NOISE_PIXEL:
+            return normal(key, channel, words)
+        y0, x0, y1, x1 = box
+        pixel = torch.arange(y0, y1)[:, None] * width + torch.arange(x0, x1)
+        return normal(key, channel * (height * width) + pixel, words)
+
+    def mask_of(self, n: int, stage: int, method: int, slots: list[int]) -> Tensor:
+        """Where a region lies that is not made of boxes: bool [H, W]."""
+        height, width = self.source.shape[2:]
+        if method == METHOD_GRIDMASK:
+            return grid_mask(slots, height, width)
+        if method == METHOD_FMIX:
+            assert self.field is not None
+            return self.field[n] >= slots[0]
+        return self.cells[stage, n]
+
+
+Lists = tuple[list[list[int]], list[int], list[int]]
+
+
+def lists_of(region: Region) -> Lists:
+    return region.slots.tolist(), region.key.tolist(), region.code.tolist()
+
+
+def cell_masks(regions: list[Lists], shape: torch.Size) -> dict[tuple[int, int], Tensor]:
+    """Masks of all samples with cells, [H, W] each by (stage, sample): hashed a cell, then spread over its pixels."""
+    height, width = shape[2:]
+    groups: dict[tuple[int, int], list[tuple[int, int, list[int]]]] = {}
+    for stage, (slots, _, code) in enumerate(regions):
+        for n, row in enumerate(slots):
+            if method_of(code[n]) in (METHOD_HIDE, METHOD_GRIDMIX):
+                groups.setdefault((row[0], row[1]), []).append((stage, n, row[2:4]))
+    masks: dict[tuple[int, int], Tensor] = {}
+    for (cell_height, cell_width), members in groups.items():
+        key, share = torch.tensor([row for _, _, row in members]).unbind(1)
+        sizes = [torch.full_like(key, size) for size in (cell_height, cell_width)]
+        if not bool(share.any()):  # nothing hidden: one cell does
+            sizes = [torch.full_like(key, size) for size in (height, width)]
+        taken, _ = chosen_cells([*sizes, key, share], height, width)
+        taken = taken.repeat_interleave(int(sizes[0][0]), 1)[:, :height]
+        taken = taken.repeat_interleave(int(sizes[1][0]), 2)[:, :, :width]
+        masks |= {(stage, n): mask for (stage, n, _), mask in zip(members, taken, strict=True)}
+    return masks
+
+
+def grid_mask(slots: list[int], height: int, width: int) -> Tensor:
+    """The reference's `inside_grid` of one sample: stripes are looked up instead of divided out."""
+    d, length, shift_y, shift_x, cosine, sine, inverted = slots[:7]
+    centre = grid_centre(height, width)
+    c, s = np.array([cosine, sine], np.int64).astype(np.int32).view(np.float32)
+    across = np.arange(width, dtype=np.float32) + np.float32(0.5) - np.float32(0.5 * width)
+    down = (np.arange(height, dtype=np.float32) + np.float32(0.5) - np.float32(0.5 * height))[:, None]
+    row = (s * across + c * down + np.float32(centre)).astype(np.int32)
+    column = (c * across - s * down + np.float32(centre)).astype(np.int32)
+    line = np.arange(int(2 * centre) + 1) + d
+    striped = (((line - shift_y) % d) < length)[row] | (((line - shift_x) % d) < length)[column]
+    return torch.from_numpy(striped != bool(inverted))

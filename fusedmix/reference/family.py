@@ -96,24 +96,23 @@ def holes(
     """The boxes of Cutout or Random Erasing, empty beyond `count` and where ten tries did not fit."""
     slots: list[Tensor] = []
     for hole in range(count_of(code)):
+        first = stream + rng.STREAM_STEP * rng.TRY_STEP * hole
         if method_of(code) == METHOD_CUTOUT:
-            _, _, word_y, word_x = words(seed, offset, index, stream + rng.STREAM_STEP * rng.TRY_STEP * hole)
+            _, _, word_y, word_x = words(seed, offset, index, first)
             length = knob[KNOB_A].long()
             (y0, y1), (x0, x1) = hole_side(length, word_y, height), hole_side(length, word_x, width)
             slots += [y0, x0, y1, x1]
             continue
-        box = no_boxes(index, 1)
-        for attempt in reversed(range(rng.TRIES)):  # the first that fits is written last
-            drawn = words(seed, offset, index, stream + rng.STREAM_STEP * (rng.TRY_STEP * hole + attempt))
-            low, high, aspect_low, aspect_high = (knob[k].expand(len(index)) for k in (KNOB_A, KNOB_B, KNOB_C, KNOB_D))
-            linear = codes.has_flag(code, codes.FLAG_LINEAR)
-            area, aspect, down, across = drawn
-            fits, *edges = erased_box(
-                area, aspect, down, across, low, high, aspect_low, aspect_high, count, linear, height, width
-            )
-            fits = fits & (hole < count)
-            box = [torch.where(fits, edge, old) for edge, old in zip(edges, box, strict=True)]
-        slots += box
+        tries = torch.arange(rng.TRIES)[:, None].expand(-1, len(index))  # [TRIES, B]
+        area, aspect, down, across = words(seed, offset, index.expand_as(tries), first + rng.STREAM_STEP * tries)
+        low, high, aspect_low, aspect_high = (knob[k].expand_as(tries) for k in (KNOB_A, KNOB_B, KNOB_C, KNOB_D))
+        linear = codes.has_flag(code, codes.FLAG_LINEAR)
+        fits, *edges = erased_box(
+            area, aspect, down, across, low, high, aspect_low, aspect_high, count, linear, height, width
+        )
+        chosen = fits.long().argmax(0)[None]  # the first that fits
+        found = fits.any(0) & (hole < count)
+        slots += [torch.where(found, edge.gather(0, chosen)[0], 0) for edge in edges]
     return slots
 
 
@@ -177,8 +176,8 @@ def mixed_region(
         cell_height, cell_width = (torch.full_like(word_u, -(-side // n)) for side in (height, width))
         share = ((1 - drawn_lam) * 2.0**24).long()
         slots = [cell_height, cell_width, region_words[0], share]
-        taken = inside_cells(columns(slots), *pixels(height, width, word_u), width).flatten(1).sum(1)
-        return slots, (height * width - taken).float() / number(total, drawn_lam)
+        taken, area = chosen_cells(slots, height, width)
+        return slots, (height * width - (taken * area).flatten(1).sum(1)).float() / number(total, drawn_lam)
     if method == METHOD_SMOOTHMIX:
         row, column = below(region_words[0], height), below(region_words[1], width)
         sigma = between(region_words[2], knob[KNOB_A], knob[KNOB_B])
@@ -193,6 +192,16 @@ def mixed_region(
         return [kept, *no_boxes(word_u, 1)[:3]], kept.float() / number(total, drawn_lam)
     assert method == METHOD_MIXUP
     return no_boxes(word_u, 1), drawn_lam
+
+
+def chosen_cells(slots: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Which cells of a grid are chosen, bool [B, rows, columns], and their pixels; all samples with the same cells."""
+    cell_height, cell_width = int(slots[0][0]), int(slots[1][0])
+    down, across = torch.arange(0, height, cell_height), torch.arange(0, width, cell_width)
+    y, x = pixels(len(down), len(across), slots[2])
+    one = torch.ones_like(slots[2])
+    taken = inside_cells(columns([one, one, slots[2], slots[3]]), y, x, len(across))
+    return taken, (height - down).clamp(max=cell_height)[:, None] * (width - across).clamp(max=cell_width)
 
 
 def columns(slots: list[Tensor]) -> list[Tensor]:
