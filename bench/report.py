@@ -57,6 +57,7 @@ def render_cpu(cpu: Json) -> list[str]:
     ]  # fmt: skip
     for method in ("cutmix", "mixup"):
         lines += [*speed_table(cpu, method), ""]
+    lines += render_family(cpu)
     host = [cpu["tables"].get(f"host cost {m}") for m in ("cutmix", "mixup")]
     if all(host):
         values = [max(h["host cost in cheapest eager ops"].values()) for h in host]
@@ -90,19 +91,39 @@ def render_gpu(results: list[Json]) -> list[str]:
 
 
 def render_static(static: Json | None) -> list[str]:
-    """The worst margin per GPU of the model in bench/static.py."""
+    """Per GPU of the model in bench/static.py: how many variants memory limits, and the others by name."""
     if static is None:
         return []
     rows = []
     for gpu in static["gpus"]:
-        worst = max(static["variants"], key=lambda name: static["variants"][name][gpu]["margin"])
-        rows.append([gpu, f"{static['variants'][worst][gpu]['margin']:.2f}", worst])
+        margins = {name: figures[gpu]["margin"] for name, figures in static["variants"].items()}
+        above = sorted((name for name, margin in margins.items() if margin >= 1), key=margins.__getitem__)
+        named = ", ".join(f"{name} {margins[name]:.2f}" for name in above)
+        rows.append([gpu, f"{len(margins) - len(above)} of {len(margins)}", named or "-"])
     return [
-        "What the compiled code lets one expect (a model, not a measurement; triton "
-        f"{static['triton']}): time to issue instructions over time to move bytes, the worst of "
-        f"{len(static['variants'])} variants. Below 1, memory is the limit.",
-        "", *table(["GPU", "issue / memory time", "worst variant"], rows), "",
+        f"What the compiled code lets one expect (a model, not a measurement; triton {static['triton']}): time to "
+        "issue instructions over time to move bytes. Below 1, memory is the limit.",
+        "", *table(["GPU", "variants below 1", "above 1"], rows), "",
     ]  # fmt: skip
+
+
+def render_family(cpu: Json) -> list[str]:
+    """Random Erasing beside its peers, and every method's cost, from the tables of bench/test_family.py."""
+    lines: list[str] = []
+    for kind, head in (("random erasing", "Random Erasing, p = 0.5, copies"), ("family", "other methods, copies")):
+        kept = {title: t for title, t in cpu["tables"].items() if title.startswith(f"{kind} [")}
+        tables = {title.removeprefix(f"{kind} "): t for title, t in kept.items()}
+        names = list(dict.fromkeys((r["contender"], r["destination"]) for t in tables.values() for r in t["rows"]))
+        rows = []
+        for name, destination in names:
+            found = [
+                {(r["contender"], r["destination"]): r.get("ratio") for r in t["rows"]}.get((name, destination))
+                for t in tables.values()
+            ]
+            rows.append([name, destination, *("-" if ratio is None else f"{ratio:.3g}" for ratio in found)])
+        if rows:
+            lines += [*table([head, "", *(shape.replace(" ", "") for shape in tables)], rows), ""]
+    return lines
 
 
 def load(name: str) -> Json | None:

@@ -724,7 +724,7 @@ def call(
     extras = ops.NO_EXTRAS
     if recipe.choices:
         fills = plan.fills if plan is not None else policy.fills if policy is not None else ()
-        extras = extras_of(recipe, policy, plan, knobs, fills, norm, x, None if traced else seed ^ offset)
+        extras = extras_of(recipe, policy, plan, knobs, fills, norm, x, None if state is not None else seed ^ offset)
     as_classes = target is not None and target.dim() == 1 and recipe.num_classes == 0
     want_plan = plan is None and (return_plan or as_classes or differentiates)
     arguments = (target, norm, packed, lam, box, partner, state, seed, offset, sample_offset)
@@ -783,10 +783,11 @@ def words_for(method: int, slots: list[int], code: int) -> str:
         return ("box " if len(shown) < 2 else "boxes ") + (", ".join(shown) or "empty")
     if method == METHOD_GRIDMASK:
         d, length, y, x, cosine, sine, inverted = slots[:7]
-        c, s = (struct.unpack("f", struct.pack("i", bits))[0] for bits in (cosine, sine))
-        angle = round(math.degrees(math.atan2(s, c))) % 360
+        angle = round(math.degrees(math.atan2(sine, cosine))) % 360
         kept = "keeps" if inverted else "drops"
         return f"grid of {d} px, {kept} stripes of {length}, offset y {y} x {x}, turned {angle} degrees"
+    if method in (METHOD_HIDE, METHOD_GRIDMIX) and slots[3] == 0:
+        return "no cells"
     if method in (METHOD_HIDE, METHOD_GRIDMIX):
         return f"cells of {slots[0]} x {slots[1]} px, each with chance {slots[3] / 2**24:.3f}"
     if method == METHOD_SMOOTHMIX:

@@ -34,6 +34,7 @@ PLAN_METHOD, PLAN_LAM, PLAN_PARTNER, PLAN_MATE, PLAN_BOX, PLAN_COLUMNS = 0, 1, 2
 # A choice of the family in one int: its method, a count (holes of a region, cells a side of GridMix) and flags.
 COUNT_SHIFT, FLAG_SHIFT = 8, 16
 FLAG_CORRECT, FLAG_LINEAR, FLAG_BILINEAR, FLAG_MINMAX = 1, 2, 4, 8  # exact lam; linear aspect; resizing; minmax sides
+FLAG_WIDE, WIDE_CELL = 1 << 6, 16  # every cell at least so wide: a run of elements lies in at most two
 NOISE_SHIFT = FLAG_SHIFT + 4  # how a dropped region is filled
 NOISE_NONE, NOISE_CHANNEL, NOISE_PIXEL = 0, 1, 2
 ROW_SHIFT = 24  # in a plan: which row of the fills

@@ -48,6 +48,8 @@ TRIES = 10  # boxes drawn before Random Erasing gives up
 TRY_STEP = 16  # between the holes of a sample
 GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: MurmurHash3's finaliser (Appleby)
 ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
+ROUNDER_BITS = 0x4B400000  # which is then what the bits exceed this by
+TURN_BITS = 14  # GridMask's cosine and sine are integers of 2**-14: times 2**16 half pixels they fit 31 bits
 BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact
 
 # log, exp and sin are these polynomials in float32, evaluated by Horner's rule without fused multiply-add, so that

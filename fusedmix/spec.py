@@ -11,6 +11,7 @@ from .recipe import (
     FLAG_CORRECT,
     FLAG_LINEAR,
     FLAG_MINMAX,
+    FLAG_WIDE,
     GIVEN,
     MAX_CELL_SIZES,
     MAX_CELLS,
@@ -30,6 +31,7 @@ from .recipe import (
     NOISE_NONE,
     NOISE_PIXEL,
     PARTNERS,
+    WIDE_CELL,
     Recipe,
     code_of,
 )
@@ -395,7 +397,8 @@ class HideAndSeek(DropSpec):
 
     @property
     def code(self) -> int:
-        return code_of(METHOD_HIDE)
+        wide = all(size == 0 or size >= WIDE_CELL for size in self.sizes)
+        return code_of(METHOD_HIDE, 1, FLAG_WIDE if wide else 0)
 
     def knobs(self) -> tuple[Number, ...]:
         return (self.hide, len(self.sizes), *self.sizes)

@@ -125,7 +125,12 @@ class FusedMix(nn.Module):
         if self.has_scalars:
             return knobs_of(self.policy.knobs(self.progress), x.device)
         assert self.knobs is not None
-        return self.knobs if self.knobs.device == x.device else self.knobs.to(x.device)
+        if self.knobs.device == x.device:
+            return self.knobs
+        moved = self.knobs.to(x.device)
+        if not torch.compiler.is_compiling():
+            self.knobs = moved  # once, so that a CUDA graph can be captured after a first call
+        return moved
 
     def set_progress(self, progress: float) -> None:
         """Moves every schedule of the policy to a share of the training done, in [0, 1]; nothing is recompiled.

@@ -15,7 +15,6 @@ from fusedmix import recipe, rng
 
 from .masks import inside
 from .mix import (
-    GIVEN,
     MODE_BATCH,
     MODE_PAIR,
     NOT_SPECIALIZED,
@@ -28,6 +27,8 @@ from .mix import (
     channel_norm,
     finish,
     mix_target_rows,
+    owned_samples,
+    sample_mate,
     source,
 )
 from .philox import words, words_at
@@ -41,10 +42,12 @@ from .regions import (
     bilinear,
     cell_taken,
     erased_box,
+    fixed,
     from_bits,
     hole_side,
     inside_cells,
     inside_grid,
+    inside_wide_cells,
     nearest,
     normal,
     soft_weight,
@@ -53,15 +56,11 @@ from .regions import (
 )
 from .sampling import (
     EXACT,
-    MATCHING,
     STREAM_BOX,
     STREAM_SAMPLE,
     below,
     cut_side,
-    draw_h,
-    drawn_mate,
     kept_fraction,
-    matching_pair,
     symmetric_beta,
     unit,
 )
@@ -80,6 +79,8 @@ METHOD_FMIX = tl.constexpr(recipe.METHOD_FMIX)
 FLAG_CORRECT = tl.constexpr(recipe.FLAG_CORRECT)
 FLAG_LINEAR = tl.constexpr(recipe.FLAG_LINEAR)
 FLAG_MINMAX = tl.constexpr(recipe.FLAG_MINMAX)
+FLAG_WIDE = tl.constexpr(recipe.FLAG_WIDE)
+WIDE_CELL = tl.constexpr(recipe.WIDE_CELL)
 NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
 NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
 NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
@@ -187,13 +188,13 @@ def dropped_region(
         cosine, sine = turn(below(word_3, tl.maximum(tl.load(knob + KNOB_D).to(tl.int32), 1)))
         length = stripe_length(d, tl.load(knob + KNOB_C), tl.load(knob + KNOB_F))
         inverted = tl.load(knob + KNOB_E).to(tl.int32) + index * 0
-        slots = (d, length, below(word_1, d), below(word_2, d), as_bits(cosine), as_bits(sine), inverted)
+        slots = (d, length, below(word_1, d), below(word_2, d), fixed(cosine), fixed(sine), inverted)
         return padded(slots, index, 7, SIZE)
     if METHOD == METHOD_HIDE:
         sizes = tl.maximum(tl.load(knob + KNOB_B).to(tl.int32), 1)
         size = tl.load(knob + KNOB_C + below(word_1, sizes)).to(tl.int32)
         share = tl.where(size > 0, (tl.load(knob + KNOB_A) * 16777216.0).to(tl.int32), 0)
-        size = tl.maximum(size, 1)
+        size = tl.where(size > 0, size, WIDE_CELL)
         return padded((size, size, word_0.to(tl.int32, bitcast=True), share), index, 4, SIZE)
     low, high = tl.load(knob + KNOB_E).to(tl.int32), tl.load(knob + KNOB_F).to(tl.int32)
     count = low + below(word_0, tl.maximum(high - low + 1, 1))
@@ -268,22 +269,6 @@ def mixed_region(
         kept = tl.minimum(tl.floor(lam * (H * W * 1.0) + unit(word_x)).to(tl.int32), H * W)
         return padded((kept,), i, 1, SIZE), tl.div_rn(kept.to(tl.float32), H * W * 1.0)
     return padded((), i, 0, SIZE), lam
-
-
-@triton.jit
-def family_mate(
-    i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Partner of i before it is known whether i mixes; out-of-range partners become the sample itself."""
-    if REPLAY:
-        mate = tl.load(plan_ptr + i * COLUMNS + PLAN_MATE, mask=mask, other=0)
-    elif KIND == GIVEN:
-        given = tl.load(partner_ptr + i, mask=mask, other=0)
-        mate = tl.where((given >= 0) & (given < B), given, i).to(tl.int32)
-    else:
-        mate = drawn_mate(seed, offset, sample_offset, i, B, KIND)
-    return tl.where((mate >= 0) & (mate < B), mate, i)
 
 
 @triton.jit
@@ -428,6 +413,9 @@ def taken_by_one(
     if METHOD == METHOD_GRIDMASK:
         return inside_grid(slots, y, x, H, W, CENTRE) & (everywhere == METHOD)
     if METHOD == METHOD_HIDE or METHOD == METHOD_GRIDMIX:
+        WIDE: tl.constexpr = has_flag(CODE, FLAG_WIDE) or (METHOD == METHOD_GRIDMIX and W >= VEC * count_of(CODE))
+        if WIDE and ROW % VEC == 0:
+            return inside_wide_cells(slots, start, lane, y, W, ROW, STEP) & (everywhere == METHOD)
         return inside_cells(slots, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
         return (ranks >= slots[0]) & (everywhere == METHOD)
@@ -578,7 +566,7 @@ def family_kernel(
         K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
         r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
         in_batch = r < B
-        mate = family_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS)
+        mate = sample_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS)
         method, lam, region, erased = family_plan(
             r, mate, in_batch, plan_ptr, lam_ptr, box_ptr, knobs_ptr, seed, offset, sample_offset, CHOICES, N, ERASE,
             MODE, H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, True,
@@ -607,19 +595,7 @@ def family_kernel(
         tile = (pid - row_programs) % sample_programs
         start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
-        if not BY_SAMPLE and KIND == MATCHING:
-            i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
-        elif not BY_SAMPLE:
-            i, j = q, B - 1 - q
-        else:
-            block = q + tl.arange(0, 1)
-            i = q
-            j = tl.max(
-                family_mate(
-                    block, block < B, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS
-                ),
-                0,
-            )
+        i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN

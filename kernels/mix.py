@@ -50,17 +50,38 @@ TARGET_NONE, TARGET_ONE_HOT, TARGET_SOFT, TARGET_CLASS = (tl.constexpr(form) for
 
 @triton.jit
 def sample_mate(
-    i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr
-):
+    i, mask, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
     """Partner of i before p is applied, for i: int32 [R]; out-of-range partners become the sample itself."""
     if REPLAY:
-        mate = tl.load(plan_ptr + i * PLAN_COLUMNS + PLAN_MATE, mask=mask, other=0)
+        mate = tl.load(plan_ptr + i * COLUMNS + PLAN_MATE, mask=mask, other=0)
     elif KIND == GIVEN:
         given = tl.load(partner_ptr + i, mask=mask, other=0)
         mate = tl.where((given >= 0) & (given < B), given, i).to(tl.int32)
     else:
         mate = drawn_mate(seed, offset, sample_offset, i, B, KIND)
     return tl.where((mate >= 0) & (mate < B), mate, i)
+
+
+@triton.jit
+def owned_samples(
+    q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr,
+    COLUMNS: tl.constexpr, BY_SAMPLE: tl.constexpr,
+):  # fmt: skip
+    """The samples (i, j) of pair number q, or sample q and its partner."""
+    if not BY_SAMPLE and KIND == MATCHING:
+        i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
+    elif not BY_SAMPLE:
+        i, j = q, B - 1 - q
+    else:
+        block = q + tl.arange(0, 1)
+        i = q
+        mate = sample_mate(
+            block, block < B, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS
+        )
+        j = tl.max(mate, 0)
+    return i, j
 
 
 @triton.jit
@@ -244,7 +265,9 @@ def mix_kernel(
         K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
         r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
         in_batch = r < B
-        mate = sample_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY)
+        mate = sample_mate(
+            r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, PLAN_COLUMNS
+        )
         method, lam, y0, x0, y1, x1 = sample_plan(
             r, mate, in_batch, plan_ptr, lam_ptr, box_ptr, seed, offset, sample_offset, mixup_alpha, cutmix_alpha, p,
             switch_prob, MODE, H, W, HAS_MIXUP, HAS_BOX, CORRECT_LAM, HAS_MINMAX, LO_H, COUNT_H, LO_W, COUNT_W, REPLAY,
@@ -272,16 +295,9 @@ def mix_kernel(
         tile = (pid - row_programs) % sample_programs
         start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
-        if not BY_SAMPLE and KIND == MATCHING:
-            i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
-        elif not BY_SAMPLE:
-            i, j = q, B - 1 - q
-        else:
-            block = q + tl.arange(0, 1)
-            i = q
-            j = tl.max(
-                sample_mate(block, block < B, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY), 0
-            )
+        i, j = owned_samples(
+            q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, PLAN_COLUMNS, BY_SAMPLE
+        )
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN

@@ -18,6 +18,10 @@ STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
 GOLDEN = tl.constexpr(rng.GOLDEN)
 MIX_A = tl.constexpr(rng.MIX_A)
 MIX_B = tl.constexpr(rng.MIX_B)
+TURN_SHIFT = tl.constexpr(rng.TURN_BITS + 1)
+TURN_UNIT = tl.constexpr(2 << rng.TURN_BITS)
+TURN_SCALE = tl.constexpr(2.0**rng.TURN_BITS)
+ROUNDER_BITS = tl.constexpr(rng.ROUNDER_BITS)
 ONE_BITS = tl.constexpr(rng.ONE_BITS)
 BELL_POLY = tl.constexpr(rng.BELL_POLY)
 BELL_DEGREE = tl.constexpr(len(rng.BELL_POLY) - 1)
@@ -97,15 +101,24 @@ def turn(degrees):
 
 @triton.jit
 def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.constexpr):
-    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin bits, inverted."""
-    d, length = tl.maximum(slots[0], 1), slots[1]
-    cosine, sine = from_bits(slots[4]), from_bits(slots[5])
-    across, down = x.to(tl.float32) + 0.5 - 0.5 * W, y.to(tl.float32) + 0.5 - 0.5 * H
-    row = (sine * across + cosine * down + CENTRE).to(tl.int32)  # CENTRE makes them positive: truncated is rounded down
-    column = (cosine * across - sine * down + CENTRE).to(tl.int32)
+    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin in 2**-14, inverted.
+
+    Coordinates are whole half pixels from the image's centre, so that turning them is exact in integers.
+    """
+    d, length, cosine, sine = tl.maximum(slots[0], 1), slots[1], slots[4], slots[5]
+    down = 2 * y + 1 - H
+    low, high = cosine * down + CENTRE * TURN_UNIT, CENTRE * TURN_UNIT - sine * down
+    row = (2 * sine * x + (low + sine * (1 - W))) >> TURN_SHIFT
+    column = (2 * cosine * x + (high + cosine * (1 - W))) >> TURN_SHIFT
     magic = magic_of(d)
     striped = (rest(row + (d - slots[2]), d, magic) < length) | (rest(column + (d - slots[3]), d, magic) < length)
     return striped != (slots[6] != 0)
+
+
+@triton.jit
+def fixed(x):
+    """A cosine or sine in units of 2**-14, halves to even."""
+    return (x * TURN_SCALE + ROUNDER).to(tl.int32, bitcast=True) - ROUNDER_BITS
 
 
 @triton.jit
@@ -152,6 +165,18 @@ def inside_cells(slots, y, x, W: tl.constexpr):
     across = (W + cell_width - 1) // cell_width
     down, right = quotient(y, cell_height, magic_of(cell_height)), quotient(x, cell_width, magic_of(cell_width))
     return cell_taken(down * across + right, slots[2], slots[3])
+
+
+@triton.jit
+def inside_wide_cells(slots, start, lane, y, W: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr):
+    """As `inside_cells`, where a run of elements lies in one row and in at most two cells, which are hashed once."""
+    cell_height, cell_width = tl.maximum(slots[0], 1), tl.maximum(slots[1], 1)
+    across = (W + cell_width - 1) // cell_width
+    element = start % ROW
+    right = quotient(element // STEP, cell_width, magic_of(cell_width))
+    cell = quotient(y, cell_height, magic_of(cell_height)) * across + right
+    first, second = cell_taken(cell, slots[2], slots[3]), cell_taken(cell + 1, slots[2], slots[3])
+    return tl.where(lane < (right + 1) * cell_width * STEP - element, first, second)
 
 
 @triton.jit

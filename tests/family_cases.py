@@ -35,13 +35,24 @@ SPECS = {
     "gridmask": GridMask((3, 7), p=1.0),
     "gridmask stripes": GridMask((4, 6), 0.4, 1, False, "round", 0.8, 5.0),
     "hide and seek": HideAndSeek((0, 2, 3, 5), value=9.0),
+    "hide and seek, wide": HideAndSeek((0, 16, 19)),
     "gridmix": GridMix(cells=3),
+    "gridmix, wide": GridMix(cells=2),
     "resizemix": ResizeMix((0.3, 0.9)),
     "resizemix bilinear": ResizeMix((0.3, 0.9), "bilinear"),
     "smoothmix": SmoothMix(),
     "fmix": FMix(),
 }
-DROPS = ("cutout", "erasing", "erasing linear, rand", "erasing pixel", "gridmask", "gridmask stripes", "hide and seek")
+DROPS = (
+    "cutout",
+    "erasing",
+    "erasing linear, rand",
+    "erasing pixel",
+    "gridmask",
+    "gridmask stripes",
+    "hide and seek",
+    "hide and seek, wide",
+)
 MIXES = tuple(name for name in SPECS if name not in DROPS)
 # Pixels that one step after another computes are equal bit for bit; the CPU path takes the reference's own steps.
 

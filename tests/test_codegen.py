@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import triton
-from codegen_variants import HOT
+from codegen_variants import FAMILY, HOT
 
 CODEGEN = Path(__file__).with_name("codegen.py")
 TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
@@ -40,7 +40,6 @@ KNOWN_LIMITED = {
     "A100 80 GB": {
         "erasing pixel bfloat16",
         "gridmask bfloat16",
-        "hide and seek bfloat16",
         "smoothmix bfloat16",
         "everything, erasing bfloat16",
         "policy uint8",
@@ -48,14 +47,12 @@ KNOWN_LIMITED = {
     "H100 SXM": {
         "erasing pixel bfloat16",
         "gridmask bfloat16",
-        "hide and seek bfloat16",
         "smoothmix bfloat16",
         "everything, erasing bfloat16",
     },
     "H200": {
         "erasing pixel bfloat16",
         "gridmask bfloat16",
-        "hide and seek bfloat16",
         "resizemix bilinear bfloat16",
         "smoothmix bfloat16",
         "everything, erasing bfloat16",
@@ -68,7 +65,6 @@ KNOWN_LIMITED = {
         "erasing pixel bfloat16",
         "gridmask bfloat16",
         "hide and seek bfloat16",
-        "gridmix float32",
         "resizemix float32",
         "resizemix bilinear bfloat16",
         "smoothmix bfloat16",
@@ -105,7 +101,10 @@ def test_variant(compiled: tuple[str, dict], name: str) -> None:
     target, reports = compiled
     report, hot = reports[name], HOT[name]
     assert report["spills"] == 0, report
-    wide = report["loads"].get(hot.load_width, 0) - (NUMBERS if hot.load_width == "64" else 0)
+    numbers = NUMBERS - (hot.images == 1) if hot.load_width == "64" else 0  # a lone sample's class is loaded once
+    if target == "gfx942" and name in FAMILY:
+        numbers = 0  # they come through scalar loads, which are not counted
+    wide = report["loads"].get(hot.load_width, 0) - numbers
     assert wide >= hot.images, report
     if target == "gfx942":  # a divergent end of a row of targets may be written in smaller pieces
         assert report["stores"].get("128", 0) >= hot.images or hot.gathers, report

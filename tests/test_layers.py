@@ -77,7 +77,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "sampling": {"number", "sqrt", "draw", "mates", "sort_keys", "cut_box", "minmax_box", "clip_box"},
         "labels": {"dense_rows", "mix_rows"},
         "philox": {"multiply", "philox"},
-        "mix": {"mix"},
+        "mix": {"mix", "finished", "mixed_target"},
         "regions": {"cut_side", "grid_centre"},
         "family": {
             *(
@@ -91,7 +91,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
                 "own_weight",
                 "noise_of",
             ),
-            *("mix_family", "apply_family", "adjoint_family", "weighed", "resized", "resized_adjoint", "as_draw"),
+            *("mix_family", "apply_family", "adjoint_family", "weighed", "resized", "resized_adjoint"),
             *("pack", "unpack"),
         },
     }

@@ -211,6 +211,7 @@ def test_progress_does_not_recompile() -> None:
     for progress in (0.0, 0.3, 0.5, 0.8, 0.95):
         mix.set_progress(progress)
         share.fill_(progress)
+        torch.manual_seed(0)  # the same draws: what was erased stays erased
         first, second = step(x)
         changed.append(float((first == 0).float().mean()))
         erased.append(float((second == 0).float().mean()))

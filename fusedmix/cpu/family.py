@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fusedmix import recipe as codes
+from fusedmix import rng
 from fusedmix.recipe import (
     METHOD_FMIX,
     METHOD_GRIDMASK,
@@ -25,14 +26,14 @@ from fusedmix.reference.family import (
     Region,
     apply_family,
     chosen_cells,
-    clamp_bytes,
     draw_family,
     pack,
     pixels,
     resized,
     unpack,
 )
-from fusedmix.reference.pixel import lerp, normalise, round_to
+from fusedmix.reference.mix import finished
+from fusedmix.reference.pixel import lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, soft_weight
 
 from .sampling import words as numpy_words
@@ -89,9 +90,7 @@ def family_into(
         for n in range(part.start, part.stop):
             if n in samples.changed:
                 samples.change(n, value[n - start])
-        if norm is not None:
-            value = normalise(value, norm)
-        written[part] = round_to(clamp_bytes(value, out.dtype), out.dtype)
+        written[part] = finished(value, norm, out.dtype)
     return drawn
 
 
@@ -117,9 +116,7 @@ def compute_small(
         value = apply_family(
             own, other, rows_of(drawn, part), recipe, fill, None if field is None else field[part], words
         )
-        if norm is not None:
-            value = normalise(value, norm)
-        out[part] = round_to(clamp_bytes(value, out.dtype), out.dtype)
+        out[part] = finished(value, norm, out.dtype)
 
 
 def rows_of(drawn: FamilyDraw, part: slice) -> FamilyDraw:
@@ -196,13 +193,13 @@ class Samples:
         if code not in self.constants:
             assert self.fill is not None
             value = self.fill[code >> ROW_SHIFT, 0, :, None, None]
-            self.constants[code] = round_to(clamp_bytes(value, target.dtype), target.dtype)
+            self.constants[code] = finished(value, None, target.dtype)
         if code >> codes.NOISE_SHIFT & 3 == NOISE_NONE:
             return self.constants[code]
         assert self.fill is not None
         value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
         value = value + sigma * self.noise(code, key, target.shape, box)
-        return round_to(clamp_bytes(value, target.dtype), target.dtype)
+        return finished(value, None, target.dtype)
 
     def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:
         """Normal noise of one sample, only where its box lies."""
@@ -244,8 +241,6 @@ def cell_masks(regions: list[Lists], shape: torch.Size) -> dict[tuple[int, int],
     for (cell_height, cell_width), members in groups.items():
         key, share = torch.tensor([row for _, _, row in members]).unbind(1)
         sizes = [torch.full_like(key, size) for size in (cell_height, cell_width)]
-        if not bool(share.any()):  # nothing hidden: one cell does
-            sizes = [torch.full_like(key, size) for size in (height, width)]
         taken, _ = chosen_cells([*sizes, key, share], height, width)
         taken = taken.repeat_interleave(int(sizes[0][0]), 1)[:, :height]
         taken = taken.repeat_interleave(int(sizes[1][0]), 2)[:, :, :width]
@@ -256,12 +251,10 @@ def cell_masks(regions: list[Lists], shape: torch.Size) -> dict[tuple[int, int],
 def grid_mask(slots: list[int], height: int, width: int) -> Tensor:
     """The reference's `inside_grid` of one sample: stripes are looked up instead of divided out."""
     d, length, shift_y, shift_x, cosine, sine, inverted = slots[:7]
-    centre = grid_centre(height, width)
-    c, s = np.array([cosine, sine], np.int64).astype(np.int32).view(np.float32)
-    across = np.arange(width, dtype=np.float32) + np.float32(0.5) - np.float32(0.5 * width)
-    down = (np.arange(height, dtype=np.float32) + np.float32(0.5) - np.float32(0.5 * height))[:, None]
-    row = (s * across + c * down + np.float32(centre)).astype(np.int32)
-    column = (c * across - s * down + np.float32(centre)).astype(np.int32)
-    line = np.arange(int(2 * centre) + 1) + d
+    centre, shift = grid_centre(height, width), rng.TURN_BITS + 1
+    across, down = 2 * np.arange(width, dtype=np.int32) + 1 - width, 2 * np.arange(height, dtype=np.int32) + 1 - height
+    row = ((cosine * down + (centre << shift)).astype(np.int32)[:, None] + (sine * across).astype(np.int32)) >> shift
+    column = (((centre << shift) - sine * down).astype(np.int32)[:, None] + (cosine * across).astype(np.int32)) >> shift
+    line = np.arange(2 * centre + 1) + d
     striped = (((line - shift_y) % d) < length)[row] | (((line - shift_x) % d) < length)[column]
     return torch.from_numpy(striped != bool(inverted))

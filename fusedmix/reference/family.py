@@ -37,9 +37,9 @@ from fusedmix.recipe import (
     slots_of,
 )
 
-from .labels import dense_rows, mix_rows
+from .mix import finished, mixed_target
 from .philox import words as philox_words
-from .pixel import lerp, normalise, round_to
+from .pixel import lerp
 from .regions import (
     as_bits,
     bell,
@@ -50,6 +50,7 @@ from .regions import (
     bilinear,
     cut_side,
     erased_box,
+    fixed,
     from_bits,
     hole_side,
     inside_cells,
@@ -61,7 +62,7 @@ from .regions import (
     turn,
     unit,
 )
-from .sampling import Draw, mates, number, sqrt, symmetric_beta
+from .sampling import mates, number, sqrt, symmetric_beta
 
 Words = Callable[[int, int, Tensor, Any], tuple[Tensor, ...]]
 
@@ -131,12 +132,13 @@ def dropped_region(
         cosine, sine = turn(degrees)
         length = stripe_length(d, knob[KNOB_C], knob[KNOB_F])
         inverted = knob[KNOB_E].long().expand(len(index))
-        return [d, length, below(word_1, d), below(word_2, d), as_bits(cosine), as_bits(sine), inverted]
+        return [d, length, below(word_1, d), below(word_2, d), fixed(cosine), fixed(sine), inverted]
     if method == METHOD_HIDE:
         sizes = knob[KNOB_C:].long()
         size = sizes[below(word_1, knob[KNOB_B].long().clamp(min=1))]
         share = torch.where(size > 0, (knob[KNOB_A] * 2.0**24).long(), 0)
-        return [size.clamp(min=1), size.clamp(min=1), word_0, share]
+        size = torch.where(size > 0, size, codes.WIDE_CELL)
+        return [size, size, word_0, share]
     count = torch.full_like(index, count_of(code))
     if method == METHOD_ERASING:
         low, high = knob[KNOB_E].long(), knob[KNOB_F].long()
@@ -406,21 +408,8 @@ def mix_family(
         )
     own = x.float()
     value = apply_family(own, own[plan.partner], plan, recipe, fill, field)
-    if norm is not None:
-        value = normalise(value, norm)
-    out = round_to(clamp_bytes(value, out_dtype or x.dtype), out_dtype or x.dtype)
-
-    if target is None:
-        return out, None, plan
-    if target.dim() == 1 and recipe.num_classes == 0:
-        return out, target[plan.partner], plan
-    rows = dense_rows(target, recipe.num_classes or target.shape[1], recipe.smoothing)
-    return out, mix_rows(rows, plan.partner, plan.lam), plan
-
-
-def clamp_bytes(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Noise may leave the range of bytes."""
-    return value.clamp(0, 255) if dtype == torch.uint8 else value
+    out = finished(value, norm, out_dtype or x.dtype)
+    return out, mixed_target(target, recipe, plan.partner, plan.lam), plan
 
 
 def apply_family(
@@ -497,11 +486,6 @@ def resized_adjoint(grad: Tensor, region: Region, bilinearly: bool) -> Tensor:
             for column, horizontal in ((left, 1 - across), (right, across)):
                 add(row, column, (vertical * horizontal)[:, None])
     return spread.view_as(grad)
-
-
-def as_draw(plan: FamilyDraw) -> Draw:
-    """The columns that every plan has."""
-    return Draw(plan.method, plan.lam, plan.partner, plan.mate, plan.region.slots[:, :4].int())
 
 
 def pack(plan: FamilyDraw) -> Tensor:

@@ -43,13 +43,22 @@ def mix(
     value = lerp(own, other, weight.view(per_sample))
     if recipe.has_box:
         value = torch.where(inside(plan.box, height, width)[:, None], other, value)
+    out = finished(value, norm, out_dtype or x.dtype)
+    return out, mixed_target(target, recipe, plan.partner, plan.lam), plan
+
+
+def finished(value: Tensor, norm: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Normalised if asked, rounded once. What noise lifts out of the range of bytes is clamped."""
     if norm is not None:
         value = normalise(value, norm)
-    out = round_to(value, out_dtype or x.dtype)
+    return round_to(value.clamp(0, 255) if dtype == torch.uint8 else value, dtype)
 
+
+def mixed_target(target: Tensor | None, recipe: Recipe, partner: Tensor, lam: Tensor) -> Tensor | None:
+    """Target rows; the partners' classes where their number is unknown."""
     if target is None:
-        return out, None, plan
+        return None
     if target.dim() == 1 and recipe.num_classes == 0:
-        return out, target[plan.partner], plan
+        return target[partner]
     rows = dense_rows(target, recipe.num_classes or target.shape[1], recipe.smoothing)
-    return out, mix_rows(rows, plan.partner, plan.lam), plan
+    return mix_rows(rows, partner, lam)

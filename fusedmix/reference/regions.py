@@ -86,21 +86,28 @@ def turn(degrees: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inside_grid(slots: list[Tensor], y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
-    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin bits, inverted."""
+    """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin in 2**-14, inverted.
+
+    Coordinates are whole half pixels from the image's centre, so that turning them is exact in integers.
+    """
     d, length, shift_y, shift_x, cosine, sine, inverted = slots
     d = d.clamp(min=1)
-    cosine, sine = from_bits(cosine), from_bits(sine)
-    centre = grid_centre(height, width)
-    across, down = x.float() + 0.5 - 0.5 * width, y.float() + 0.5 - 0.5 * height
-    row = (sine * across + cosine * down + centre).long()  # positive
-    column = (cosine * across - sine * down + centre).long()
+    across, down = 2 * x + 1 - width, 2 * y + 1 - height
+    centre = grid_centre(height, width) << (rng.TURN_BITS + 1)
+    row = (sine * across + cosine * down + centre) >> (rng.TURN_BITS + 1)
+    column = (cosine * across - sine * down + centre) >> (rng.TURN_BITS + 1)
     striped = ((row + d - shift_y) % d < length) | ((column + d - shift_x) % d < length)
     return striped != (inverted != 0)
 
 
-def grid_centre(height: int, width: int) -> float:
+def grid_centre(height: int, width: int) -> int:
     """Half the side of the square in which the grid turns, a little more than half the image's diagonal."""
-    return float(math.ceil(math.hypot(height, width)) // 2 + 1)
+    return math.ceil(math.hypot(height, width)) // 2 + 2
+
+
+def fixed(x: Tensor) -> Tensor:
+    """A cosine or sine in units of 2**-14, halves to even."""
+    return torch.round(x * 2.0**rng.TURN_BITS).long()
 
 
 def mix32(h: Tensor) -> Tensor:

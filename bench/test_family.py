@@ -1,0 +1,121 @@
+"""What do the other methods cost on the CPU, beside `out.copy_(x)`, and Random Erasing beside timm and torchvision?
+
+An erasing is timed only if every image it made differs from its original in one filled rectangle or not at all.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contenders import OURS
+from cpu_timing import Timed, interleave, show
+from peers import Wrong, import_torchvision
+from torch import Tensor
+
+import fusedmix
+
+SHAPES = [(512, 3, 32, 32), (128, 3, 224, 224)]
+ROUNDS = 15
+Erasing = Callable[[Tensor], Tensor]
+
+
+def timm_erasing() -> Erasing:
+    import_torchvision()
+    return import_module("timm.data.random_erasing").RandomErasing(probability=0.5, device="cpu")
+
+
+def torchvision_erasing() -> Erasing:
+    import_torchvision()
+    erase = import_module("torchvision.transforms.v2").RandomErasing(p=0.5)
+    return lambda x: torch.stack([erase(image) for image in x])
+
+
+def gate(erase: Erasing, x: Tensor) -> None:
+    """Refuses anything but one rectangle of zeros in about half of the images."""
+    before = x + 1.0
+    out = erase(before.clone())
+    erased = (out == 0).all(1)  # [B, H, W]
+    if not torch.equal(torch.where(erased[:, None], 0.0, before), out):
+        raise Wrong("pixels outside the rectangles changed")
+    rows, columns = erased.any(2), erased.any(1)
+    if not torch.equal(erased, rows[:, :, None] & columns[:, None, :]):
+        raise Wrong("the region is no rectangle")
+    share = float(rows.any(1).float().mean())
+    if not 0.3 < share < 0.7:
+        raise Wrong(f"{share:.2f} of the images were erased instead of one half")
+
+
+def table_of(shape: tuple[int, ...], x: Tensor, out: Tensor, timed: Timed, remarks: list[dict[str, Any]]) -> dict:
+    times, copies, attempts = interleave(timed, ROUNDS)
+    if 2 * len(copies) < ROUNDS:
+        pytest.fail(f"the machine is too busy to tell: {len(copies)} calm rounds of {attempts}")
+    unit, rows = float(np.median(copies)), list(remarks)
+    for (name, destination), values in times.items():
+        low, middle, high = (round(float(q) / unit, 3) for q in np.percentile(values, (25, 50, 75)))
+        rows.append({"contender": name, "destination": destination, "ratio": middle, "quartiles": [low, high]})
+    return {
+        "shape": list(shape), "threads": torch.get_num_threads(), "unit": "median of out.copy_(x)", "rounds": attempts,
+        "copy ms, this machine only": round(unit, 4), "rounds kept": len(copies), "rows": rows,
+    }  # fmt: skip
+
+
+def bound(x: Tensor, out: Tensor, call: Callable[[Tensor], Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    return lambda: call(x), lambda: out.copy_(x)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_random_erasing(shape, benchmark, keep):
+    x = torch.rand(shape)
+    out, changed = torch.empty_like(x), x.clone()
+    ours = fusedmix.fused_random_erasing
+    contenders: dict[tuple[str, str], tuple[Callable[[], Erasing], Tensor]] = {
+        (OURS, "fresh"): (lambda: ours, x),
+        (OURS, "out"): (lambda: lambda t: ours(t, out=out), x),
+        (OURS, "in place"): (lambda: lambda t: ours(t, inplace=True), changed),
+        ("timm RandomErasing", "in place"): (timm_erasing, changed),
+        ("torchvision v2, one call per sample", "fresh"): (torchvision_erasing, x),
+    }
+    timed: Timed = {}
+    remarks = []
+    for key, (make, source) in contenders.items():
+        try:
+            erase = make()
+            gate(erase, x)
+            timed[key] = bound(source, out, erase)
+        except (ImportError, Wrong) as error:
+            remarks.append({"contender": key[0], "destination": key[1], "status": str(error)})
+    table = table_of(shape, x, out, timed, remarks)
+    show(f"random erasing {list(shape)}", table)
+    keep(f"random erasing {list(shape)}", table)
+    benchmark.pedantic(lambda: ours(changed, inplace=True), rounds=5, warmup_rounds=1)
+    assert not [r for r in table["rows"] if r["contender"] == OURS and "ratio" not in r]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_family(shape, benchmark, keep):
+    x, y, side = torch.rand(shape), torch.zeros(shape[0], dtype=torch.int64), shape[-1]
+    out = torch.empty_like(x)
+    options: dict[str, Any] = {"out": out}
+    policy = fusedmix.FusedMix(
+        [(fusedmix.CutMix(1.0), 0.4), (fusedmix.Mixup(0.2), 0.3)], erase=fusedmix.RandomErasing(p=0.25), num_classes=10
+    )
+    calls: dict[str, Callable[[Tensor], Any]] = {
+        "cutout": lambda t: fusedmix.fused_cutout(t, length=side // 2, **options),
+        "random erasing": lambda t: fusedmix.fused_random_erasing(t, **options),
+        "random erasing, pixel": lambda t: fusedmix.fused_random_erasing(t, fill_mode="pixel", **options),
+        "gridmask": lambda t: fusedmix.fused_gridmask(t, d=(side // 4, side // 2), **options),
+        "hide and seek": lambda t: fusedmix.fused_hide_and_seek(t, sizes=(0, side // 8, side // 4), **options),
+        "gridmix": lambda t: fusedmix.fused_gridmix(t, y, **options),
+        "resizemix": lambda t: fusedmix.fused_resizemix(t, y, **options),
+        "smoothmix": lambda t: fusedmix.fused_smoothmix(t, y, **options),
+        "fmix": lambda t: fusedmix.fused_fmix(t, y, **options),
+    }
+    timed = {(f"{OURS} {name}", "out"): bound(x, out, call) for name, call in calls.items()}
+    timed[f"{OURS} cutmix or mixup, then erasing", "fresh"] = bound(x, out, lambda t: policy(t, y))
+    table = table_of(shape, x, out, timed, [])
+    show(f"family {list(shape)}", table)
+    keep(f"family {list(shape)}", table)
+    benchmark.pedantic(lambda: calls["cutout"](x), rounds=3, warmup_rounds=1)
