@@ -3,7 +3,7 @@
 import math
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
@@ -180,8 +180,8 @@ def fused_mixup(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    alpha: float = 1.0,
-    p: float = 1.0,
+    alpha: Number = 1.0,
+    p: Number = 1.0,
     mode: str = "elem",
     partner: str | Tensor = "matching",
     num_classes: int | None = None,
@@ -205,7 +205,8 @@ def fused_mixup(
         x: uint8, float16, bfloat16 or float32 [B, ...]. Blended in float32 and rounded once, to nearest.
         y: int64 [B] classes, float [B, K] soft or multi-label targets, or None.
         alpha: > 0; 0.2 to 0.4 is usual for ImageNet, 1 for CIFAR.
-        p: chance in [0, 1] that a sample (pair, batch) is mixed.
+        p: chance in [0, 1] that a sample (pair, batch) is mixed. alpha and p may be tensors of one number on x's device:
+            torch.compile, which makes a graph of its own for each Python number, then makes one for all.
         mode: one lam per sample ("elem"), per pair ("pair") or for all ("batch").
         partner: "matching" (random perfect matching, the default: pairs are read once), "exact" (uniform over all
             perfect matchings), "flip" (reversed batch, timm), "roll" (previous sample, torchvision), "permute" (random
@@ -245,10 +246,13 @@ def fused_mixup(
         named = with_compat(Mixup, compat, dict(alpha=alpha, mode=mode, partner=partner))
         alpha, mode, partner = named.values()
     kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
-    recipe = recipe_of(Mixup, alpha, p, mode, kind, num_classes, smoothing)
+    if is_data(alpha) or is_data(p):
+        recipe, policy = data_policy(Mixup, (alpha, p), (mode, kind, num_classes, smoothing))
+    else:
+        recipe, policy = recipe_of(Mixup, alpha, p, mode, kind, num_classes, smoothing), None
     return call(
         recipe, x, y, lam, None, given, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
-        sample_offset, return_plan,
+        sample_offset, return_plan, policy,
     )  # fmt: skip
 
 
@@ -256,8 +260,8 @@ def fused_cutmix(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    alpha: float = 1.0,
-    p: float = 1.0,
+    alpha: Number = 1.0,
+    p: Number = 1.0,
     mode: str = "elem",
     partner: str | Tensor = "matching",
     num_classes: int | None = None,
@@ -310,11 +314,27 @@ def fused_cutmix(
     kind, given = (GIVEN_TENSOR, partner) if isinstance(partner, Tensor) else (partner, None)
     if isinstance(minmax, list):
         minmax = tuple(minmax)
-    recipe = recipe_of(CutMix, alpha, p, mode, kind, num_classes, smoothing, correct_lam, minmax)
+    if is_data(alpha) or is_data(p):
+        spec = partial(CutMix, correct_lam=correct_lam, minmax=minmax)
+        recipe, policy = data_policy(spec, (alpha, p), (mode, kind, num_classes, smoothing))
+    else:
+        recipe = recipe_of(CutMix, alpha, p, mode, kind, num_classes, smoothing, correct_lam, minmax)
+        policy = None
     return call(
         recipe, x, y, lam, box, given, plan, mean, std, out_dtype, memory_format, inplace, out, generator,
-        sample_offset, return_plan,
+        sample_offset, return_plan, policy,
     )  # fmt: skip
+
+
+def is_data(number: object) -> bool:
+    """True for a tensor of one number, and for a number that torch.compile traces as an input: data, not structure."""
+    return isinstance(number, Tensor | torch.SymFloat)
+
+
+def data_policy(spec: Callable[..., Any], numbers: tuple[Any, ...], shared: tuple[Any, ...]) -> tuple[Recipe, Policy]:
+    """The same method as one of the family, whose numbers are data: new ones compile nothing."""
+    policy = build_policy(spec, numbers, shared)
+    return policy.recipe, policy
 
 
 class Options(TypedDict, total=False):

@@ -5,10 +5,12 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 def is_scalar(value: object) -> bool:
     """True for a tensor of one number: a device scalar that the caller changes at will."""
-    return hasattr(value, "dim") and hasattr(value, "device") and value.dim() == 0
+    return isinstance(value, torch.Tensor) and value.dim() == 0
 
 
 @dataclass(frozen=True)

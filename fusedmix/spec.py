@@ -44,8 +44,9 @@ def check_number(name: str, value: object, low: float, high: float, *, open_low:
     """Refuses anything but a real number in [low, high], or in (low, high] with `open_low`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    number = float(value)
-    if not (low < number if open_low else low <= number) or not number <= high or not math.isfinite(number):
+    number: Any = value
+    above = low < number if open_low else low <= number
+    if not (above and number <= high and number < math.inf):  # comparisons only, so that torch.compile can trace them
         allowed = f"> {low:g}" if math.isinf(high) else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 

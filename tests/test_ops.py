@@ -222,6 +222,24 @@ def test_progress_does_not_recompile() -> None:
     assert erased[0] < erased[-1]
 
 
+@pytest.mark.parametrize("call", [fused_mixup, fused_cutmix, fusedmix.fused_gridmix])
+def test_numbers_as_tensors(call) -> None:
+    """They draw what Python numbers draw, and one compiled graph serves all their values."""
+    x = images((6, 3, 8, 8), torch.float32)
+    results = []
+    for kind in (float, torch.tensor):
+        torch.manual_seed(1)
+        results.append(call(x, Y, alpha=kind(0.3), p=kind(0.8), num_classes=5))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=3e-5)  # torch.lerp fuses, the others not
+    assert torch.equal(results[0][1], results[1][1])
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(lambda x, p: call(x, alpha=p, p=p), fullgraph=True, backend=counter)
+    for p in (0.1, 0.3, 0.5, 0.7):
+        compiled(x, torch.tensor(p))
+    assert counter.frame_count == 1
+
+
 def test_changed_numbers_do_not_recompile_the_kernel() -> None:
     """Numbers are data of a launch: new ones leave its key as it is."""
     keys = {FusedMix([(CutMix(alpha), p)]).recipe for alpha in (0.2, 0.5) for p in (0.1, 0.9)}

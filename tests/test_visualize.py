@@ -42,8 +42,10 @@ def test_explain_of_every_method() -> None:
     }
     for call, words in said.items():
         torch.manual_seed(0)
-        _, plan = call(X[:2], p=1.0, return_plan=True)
+        options = {"sizes": (16,)} if call is fusedmix.fused_hide_and_seek else {}
+        _, plan = call(X[:2], p=1.0, return_plan=True, **options)
         assert plan.explain(0).startswith(words), plan.explain(0)
+    assert fusedmix.fused_hide_and_seek(X, sizes=(0,), return_plan=True)[1].explain(0) == "Hide-and-Seek, no cells"
     _, plan = fusedmix.fused_random_erasing(X[:2], p=1.0, min_count=2, max_count=2, return_plan=True)
     assert plan.explain(0).startswith("Random Erasing, box")
     mix = FusedMix([(Mixup(), 1.0)], erase=Cutout())
