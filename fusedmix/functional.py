@@ -205,7 +205,7 @@ def fused_mixup(
         x: uint8, float16, bfloat16 or float32 [B, ...]. Blended in float32 and rounded once, to nearest.
         y: int64 [B] classes, float [B, K] soft or multi-label targets, or None.
         alpha: > 0; 0.2 to 0.4 is usual for ImageNet, 1 for CIFAR.
-        p: chance in [0, 1] that a sample (pair, batch) is mixed. alpha and p may be tensors of one number on x's device:
+        p: chance in [0, 1] that a sample (pair, batch) is mixed. alpha and p may be tensors of one number:
             torch.compile, which makes a graph of its own for each Python number, then makes one for all.
         mode: one lam per sample ("elem"), per pair ("pair") or for all ("batch").
         partner: "matching" (random perfect matching, the default: pairs are read once), "exact" (uniform over all
