@@ -129,3 +129,21 @@ def test_kornia_draws_lam_alike() -> None:
     lam = plan.lam[plan.method == 1].numpy()
     assert stats.ks_2samp(lam, params["mixup_lambdas"].numpy()).pvalue > 1e-4
     assert len(set(plan.mate.tolist())) == N  # a permutation
+
+
+def test_kornia_mixes_and_pastes_alike() -> None:
+    """kornia's lam is the partner's weight."""
+    augmentation = pytest.importorskip("kornia.augmentation")
+    theirs = augmentation.RandomMixUpV2(p=1.0, data_keys=["input", "class"])
+    want, labels = theirs(X, Y)
+    partner = theirs._params["mixup_pairs"]
+    got, target = fused_mixup(X, Y, compat="kornia", partner=partner, lam=1 - theirs._params["mixup_lambdas"])
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(labels, torch.stack([target.y_a.float(), target.y_b.float(), 1 - target.lam], 1))
+    theirs = augmentation.RandomCutMixV2(p=1.0, data_keys=["input", "class"])
+    want, labels = theirs(X, Y)
+    corners, partner = theirs._params["crop_src"][0], theirs._params["mix_pairs"][0]  # x, y; the last included
+    box = torch.cat([corners[:, 0].flip(1), corners[:, 2].flip(1) + 1], 1).int()
+    got, target = fused_cutmix(X, Y, compat="kornia", partner=partner, box=box)
+    assert torch.equal(got, want)
+    torch.testing.assert_close(labels[0], torch.stack([target.y_a.float(), target.y_b.float(), 1 - target.lam], 1))

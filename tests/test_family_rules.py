@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from family_cases import SPECS, everything, single
 from scipy import stats
 
 from fusedmix.checks import knobs_of
@@ -228,3 +229,18 @@ def test_probabilities_of_a_list() -> None:
     erased = draw.erased.code != 0
     assert float(erased.float().mean()) == pytest.approx(0.25, abs=0.01)
     assert float(erased[draw.method == 2].float().mean()) == pytest.approx(0.25, abs=0.02)  # whatever the method
+
+
+@pytest.mark.parametrize("name", [*SPECS, "everything"])
+def test_shards_draw_what_the_whole_would(name: str) -> None:
+    """Methods, regions and lam follow from the global index alone."""
+    policy = everything("erasing pixel") if name == "everything" else single(name)
+    whole, part = (
+        draw_family(policy.recipe, knobs_of(policy.knobs(), CPU), n, 20, 24, 5, 0, first, words=words)
+        for n, first in ((12, 3), (6, 9))
+    )
+    for name in ("method", "lam"):
+        assert torch.equal(getattr(whole, name)[6:], getattr(part, name))
+    for regions in ((whole.region, part.region), (whole.erased, part.erased)):
+        if regions[0] is not None:
+            assert all(torch.equal(a[6:], b) for a, b in zip(*regions, strict=True))
