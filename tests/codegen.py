@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import triton
-from codegen_variants import HOT, Variant
+from codegen_variants import Variant, variants_for
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -150,4 +150,4 @@ def report(variant: Variant, target: str) -> dict:
 
 if __name__ == "__main__":
     sys.modules["codegen"] = sys.modules["__main__"]  # which static imports by name
-    print(json.dumps({name: report(variant, sys.argv[1]) for name, variant in HOT.items()}))
+    print(json.dumps({name: report(variant, sys.argv[1]) for name, variant in variants_for(sys.argv[1]).items()}))

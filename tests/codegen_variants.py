@@ -127,3 +127,8 @@ HOT = {
     "policy uint8 to bfloat16 normalised": Variant(POLICY, U8, BF16, has_norm=True, load_width="64"),
     "mixup uint8 to float32": Variant(MIXUP, U8, F32, load_width="32"),
 }
+
+
+def variants_for(target: str) -> dict[str, Variant]:
+    """What the tests compile: the family for one NVIDIA target and AMD's, all of it being a matter of minutes."""
+    return HOT if target in ("sm_90", "gfx942") else {name: HOT[name] for name in HOT if name not in FAMILY}
