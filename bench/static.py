@@ -15,6 +15,7 @@ on the edges of boxes, which are left out; in place all of it is assumed to move
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -139,26 +140,34 @@ def bytes_per_element(variant: Any) -> float:
     return read + (variant.out_dtype or variant.x_dtype).itemsize
 
 
+def kernel_names(prepared: Any) -> list[str]:
+    """Names of the compile-time constants of a prepared launch."""
+    names = prepared.kernel.arg_names
+    return names[names.index("ALIGN") :]
+
+
 def analyse(variant: Any, target: str, kernel: Any = None) -> dict[str, Any]:
     """Code figures of a variant on one target, and margins on the GPUs that have it."""
-    from codegen import TARGETS, compile_variant, disassemble, nvidia_report, shape_of
+    from codegen import TARGETS, compile_variant, disassemble, nvidia_report, prepared_for, shape_of
 
-    from fusedmix.launch import prepare
     from fusedmix.recipe import EXACT
 
     kernel = kernel or compile_variant(variant, TARGETS[target])
-    report, prepared = nvidia_report(kernel), prepare(shape_of(variant), hip=False)
+    report, prepared = nvidia_report(kernel), prepared_for(shape_of(variant))
     threads = 32 * prepared.options["num_warps"]
     itemsize = (variant.out_dtype or variant.x_dtype).itemsize
-    sample = 1
-    for side in variant.shape[1:]:
-        sample *= side
+    geometry = variant.geometry
+    sample = math.prod(variant.shape[1:])
+    if geometry is not None:
+        sample = variant.shape[1] * geometry.height * geometry.width
     programs = prepared.grid[0] - prepared.numbers[1]
     recipe = variant.recipe
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not variant.replay
     working = programs if by_pair or not recipe.is_paired else programs / 2  # the upper sample's programs do nothing
     elements = sample * variant.shape[0] / working  # written by a working program
-    counts = dynamic_counts(disassemble(kernel), round(elements * itemsize / (16 * threads)))
+    constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
+    store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
+    counts = dynamic_counts(disassemble(kernel), round(elements * itemsize / (store_bytes * threads)))
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.
     per_element = {k: v * threads / elements for k, v in counts.items() if k != "stores"}
     warps = threads // 32

@@ -1,6 +1,7 @@
 """fusedmix: batch augmentation for PyTorch, one launch a call."""
 
-from . import visualize
+from . import recipes, visualize
+from .augment import AugmentPlan, FusedAugment
 from .functional import (
     Plan,
     debug,
@@ -16,6 +17,7 @@ from .functional import (
     fused_smoothmix,
 )
 from .labels import MixedTarget
+from .placement import CenterCrop, ColorJitter, Flip, RandomAffine, RandomCrop, RandomResizedCrop
 from .recipe import METHOD_NAMES
 from .schedule import Linear, Until
 from .spec import (
@@ -26,6 +28,7 @@ from .spec import (
     GridMix,
     HideAndSeek,
     Mixup,
+    MixupOrCutMix,
     RandomErasing,
     ResizeMix,
     SmoothMix,
@@ -35,9 +38,14 @@ from .transforms import FusedMix
 __version__ = "0.1.0"
 __all__ = [
     "METHOD_NAMES",
+    "AugmentPlan",
+    "CenterCrop",
+    "ColorJitter",
     "CutMix",
     "Cutout",
     "FMix",
+    "Flip",
+    "FusedAugment",
     "FusedMix",
     "GridMask",
     "GridMix",
@@ -45,8 +53,12 @@ __all__ = [
     "Linear",
     "MixedTarget",
     "Mixup",
+    "MixupOrCutMix",
     "Plan",
+    "RandomAffine",
+    "RandomCrop",
     "RandomErasing",
+    "RandomResizedCrop",
     "ResizeMix",
     "SmoothMix",
     "Until",
@@ -61,5 +73,6 @@ __all__ = [
     "fused_random_erasing",
     "fused_resizemix",
     "fused_smoothmix",
+    "recipes",
     "visualize",
 ]

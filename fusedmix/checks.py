@@ -85,15 +85,16 @@ def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
     return MEMORY_FORMATS[memory_format]
 
 
-def check_out_dtype(out_dtype: object, x: Tensor, has_norm: bool, out: Tensor | None) -> torch.dtype:
+def check_out_dtype(
+    out_dtype: object, x: Tensor, has_norm: bool, out: Tensor | None, name: str = "out_dtype"
+) -> torch.dtype:
     """dtype of the result: asked for, else that of `out`, else x's own, else float32 for normalised uint8."""
-    name = "out_dtype"
     if out_dtype is None and isinstance(out, Tensor):
         name, out_dtype = "out.dtype", out.dtype
     if out_dtype is None:
         return torch.float32 if has_norm and x.dtype == torch.uint8 else x.dtype
     if not isinstance(out_dtype, torch.dtype):
-        raise TypeError(f"out_dtype must be a torch.dtype, got {type(out_dtype).__name__}")
+        raise TypeError(f"{name} must be a torch.dtype, got {type(out_dtype).__name__}")
     if out_dtype not in IMAGE_DTYPES:
         raise ValueError(f"{name} must be float32, float16, bfloat16 or uint8, got {out_dtype}")
     if out_dtype == torch.uint8 and (x.dtype != torch.uint8 or has_norm):
@@ -121,10 +122,20 @@ def check_destination(
             raise ValueError("inplace=True keeps the memory format of x, got another memory_format")
         check_writable("x with inplace=True", x)
         return
+    check_out(x, out, x.shape, out_dtype, channels_last, differentiates)
+    if not torch.compiler.is_compiling() and type(x) is Tensor and isinstance(out, Tensor) and overlap(x, out):
+        raise ValueError("out overlaps x in memory: it must be separate (inplace=True writes into x)")
+
+
+def check_out(
+    x: Tensor, out: object, shape: Sequence[int], out_dtype: torch.dtype | None, channels_last: bool | None,
+    differentiates: bool,
+) -> None:  # fmt: skip
+    """Refuses an `out` of the wrong kind or shape."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a Tensor, got {type(out).__name__}")
-    if out.shape != x.shape:
-        raise ValueError(f"out must have the shape of x {list(x.shape)}, got {list(out.shape)}")
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"out must have the shape of the result {list(shape)}, got {list(out.shape)}")
     if out.dtype != out_dtype:
         raise ValueError(f"out must be {out_dtype}, got {out.dtype}")
     if out.device != x.device:
@@ -134,8 +145,6 @@ def check_destination(
     if channels_last is not None and channels_last != is_channels_last(out):
         raise ValueError("out is not in the memory_format asked for")
     check_writable("out", out)
-    if not torch.compiler.is_compiling() and type(x) is Tensor and overlap(x, out):
-        raise ValueError("out overlaps x in memory: it must be separate (inplace=True writes into x)")
 
 
 def check_writable(name: str, t: Tensor) -> None:
@@ -228,7 +237,7 @@ def fills_of(fills: tuple[Fill, ...], norm: Tensor | None, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8 and norm is None:
         for fill in fills:
             for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
-                check_number("value of uint8 images", value, 0, 255)
+                check_number("value of uint8 images (or fill)", value, 0, 255)
     build = build_fills if composes(x) else cached_fills
     return build(fills, norm, x.shape[1], x.device)
 

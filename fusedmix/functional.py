@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -91,6 +91,8 @@ class Plan:
     with, one a method; `field` the int32 [B, H, W] ranks of FMix.
     """
 
+    more_columns = 0  # of `packed`, beyond those of the recipe
+
     def __init__(
         self,
         packed: Tensor,
@@ -99,8 +101,9 @@ class Plan:
         fills: tuple[Fill, ...] = (),
         field: Tensor | None = None,
     ):
-        if packed.dim() != 2 or packed.shape[1] != recipe.columns or packed.dtype != torch.int32:
-            raise ValueError(f"packed must be int32 [B, {recipe.columns}], got {packed.dtype} {list(packed.shape)}")
+        columns = recipe.columns + self.more_columns
+        if packed.dim() != 2 or packed.shape[1] != columns or packed.dtype != torch.int32:
+            raise ValueError(f"packed must be int32 [B, {columns}], got {packed.dtype} {list(packed.shape)}")
         self.packed, self.recipe, self.size, self.fills, self.field = packed, recipe, size, fills, field
 
     @property
@@ -140,7 +143,7 @@ class Plan:
         """bool [B]: whether something was erased after mixing."""
         if not self.recipe.erase:
             return torch.zeros(len(self), dtype=torch.bool, device=self.packed.device)
-        return self.packed[:, -1] != 0
+        return self.packed[:, self.recipe.columns - 1] != 0
 
     def regions(self, row: list[int]) -> list[tuple[list[int], int]]:
         """(slots, code) of the chosen region and of the erased one, from a row of the family's `packed`."""
@@ -729,16 +732,7 @@ def call(
     if not traced and (_debug or x.device.type == "cpu"):
         check_values(target, lam, box, partner, recipe, x)
 
-    seed = offset = 0
-    state = None
-    if plan is None:
-        if traced or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
-            if generator is not None:
-                raise ValueError("generator cannot be used under torch.compile, tracing or CUDA graph capture")
-            state = rng.graph_state(x.device)
-        else:
-            seed, offset = rng.next_seed(generator)
-
+    state, seed, offset = (None, 0, 0) if plan is not None else fresh_seed(x, traced, generator)
     packed = None if plan is None else plan.packed
     fills: tuple[Fill, ...] = ()
     extras = ops.NO_EXTRAS
@@ -778,6 +772,15 @@ def call(
     return (result, target_out, plan) if return_plan else (result, target_out)
 
 
+def fresh_seed(x: Tensor, traced: bool, generator: torch.Generator | None) -> tuple[Tensor | None, int, int]:
+    """(state, seed, offset) of a call: a tensor where each replay of a graph must draw afresh, else two numbers."""
+    if traced or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if generator is not None:
+            raise ValueError("generator cannot be used under torch.compile, tracing or CUDA graph capture")
+        return rng.graph_state(x.device), 0, 0
+    return None, *rng.next_seed(generator)
+
+
 def extras_of(
     recipe: Recipe, policy: Policy | None, plan: Plan | None, knobs: Tensor | None, fills: tuple[Fill, ...],
     norm: Tensor | None, x: Tensor, seed: int | None,
@@ -788,11 +791,16 @@ def extras_of(
         assert policy is not None
         if knobs is None:
             knobs = knobs_of(policy.knobs(), x.device)
-        fmix = policy.fmix
-        if fmix is not None:
-            batch, (height, width) = x.shape[0], x.shape[2:]
-            field = fmix_ranks(batch, height, width, fmix.decay, fmix.spectrum == "official", x.device, seed)
+        field = field_of(policy, x, x.shape[2:], seed)
     return knobs, fills_of(fills, norm, x) if recipe.has_fill else None, field
+
+
+def field_of(policy: Policy, x: Tensor, size: Sequence[int], seed: int | None) -> Tensor | None:
+    """FMix's ranks for images of `size`, None for a policy without."""
+    fmix = policy.fmix
+    if fmix is None:
+        return None
+    return fmix_ranks(x.shape[0], size[0], size[1], fmix.decay, fmix.spectrum == "official", x.device, seed)
 
 
 def words_for(method: int, slots: list[int], code: int) -> str:

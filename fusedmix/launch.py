@@ -10,10 +10,12 @@ from torch import Tensor
 
 from . import recipe as codes
 from .kernels import config
+from .kernels.augment import augment_kernel
 from .kernels.family import family_kernel
 from .kernels.mix import mix_kernel
 from .layout import is_channels_last
-from .recipe import EXACT, PERMUTE, Recipe, method_of, side_range, smoothed_on_off
+from .recipe import EXACT, PERMUTE, Geometry, Recipe, method_of, side_range, smoothed_on_off
+from .reference.augment import brightest
 from .reference.regions import grid_centre
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
@@ -58,6 +60,7 @@ class Shape(NamedTuple):
     has_box: bool
     has_partner: bool
     device: int
+    geometry: Geometry | None = None  # of FusedAugment, whose `has_lam` says whether it is given a mean gray
 
 
 def cdiv(a: int, b: int) -> int:
@@ -80,6 +83,55 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
     launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32, most_elements(recipe))
 
+    layout = layout_of(shape, launch, elements)
+    transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
+    by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box) or bool(recipe.choices)
+    channels = shape.x_shape[1] if by_channel else 1
+    pixels = elements // max(channels, 1) if by_channel else 1
+    height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
+    align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
+    if elements > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
+        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {elements} elements")
+    lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
+    lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
+
+    sizes = (
+        batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
+        elements // align,
+    )  # fmt: skip
+    constants = dict(
+        ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1),
+        SKIP=shape.in_place and not shape.has_norm, TRANSPOSE=transpose,
+        VEC=config.vector_elements(elements, max(itemsizes)), **layout.constants,
+    )  # fmt: skip
+    numbers: tuple[float, ...]
+    if recipe.choices:
+        kernel, numbers = family_kernel, (*sizes, *layout.smoothed)
+        constants.update(family_constants(recipe, height, width), COLUMNS=recipe.columns)
+    else:
+        kernel = mix_kernel
+        numbers = (*sizes, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, *layout.smoothed)
+        constants.update(
+            HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box, CORRECT_LAM=recipe.correct_lam,
+            HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
+            ADJOINT=recipe.adjoint,
+        )  # fmt: skip
+    return prepared_of(kernel, layout, numbers, constants, launch, is_heavy(recipe), hip)
+
+
+class Layout(NamedTuple):
+    """How a launch divides into programs: those for rows of targets and plan, then those for images."""
+
+    row_programs: int
+    sample_programs: int  # a sample
+    grid: tuple[int, int, int]
+    smoothed: tuple[float, float, float]  # on, off, keep
+    constants: dict[str, Any]
+
+
+def layout_of(shape: Shape, launch: config.Launch, elements: int) -> Layout:
+    """elements: those of a sample of the result that programs walk over."""
+    recipe, batch = shape.recipe, shape.x_shape[0]
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
     ranked = recipe.pairing in (EXACT, PERMUTE) and not shape.replay
@@ -91,49 +143,31 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not shape.replay  # else the lower sample owns the pair
     sample_programs = cdiv(elements, launch.block * launch.tiles)
     image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
-
-    transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
-    by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box) or bool(recipe.choices)
-    channels = shape.x_shape[1] if by_channel else 1
-    pixels = elements // max(channels, 1) if by_channel else 1
-    height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
-    align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
-    if elements > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
-        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {elements} elements")
-    lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
-    lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
-
-    sizes = (
-        batch, row_programs, max(sample_programs, 1), shape.x_stride // align, shape.out_stride // align,
-        elements // align,
-    )  # fmt: skip
-    rows_of_targets = on, off, 1.0 - recipe.smoothing
     constants = dict(
-        ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1), K=max(columns, 1),
-        KIND=recipe.pairing, MODE=recipe.mode, REPLAY=shape.replay, PAIRED=recipe.is_paired,
-        SKIP=shape.in_place and not shape.has_norm, TRANSPOSE=transpose, OUT_LAST=shape.out_last, TARGET=form,
-        BLOCK=launch.block, TILES=launch.tiles, VEC=config.vector_elements(elements, max(itemsizes)),
-        ROWS=rows, BLOCK_K=block_k, INTERPRETED=INTERPRETED,
+        K=max(columns, 1), KIND=recipe.pairing, MODE=recipe.mode, REPLAY=shape.replay, PAIRED=recipe.is_paired,
+        OUT_LAST=shape.out_last, TARGET=form, BLOCK=launch.block, TILES=launch.tiles, ROWS=rows, BLOCK_K=block_k,
+        INTERPRETED=INTERPRETED,
     )  # fmt: skip
-    numbers: tuple[float, ...]
-    if recipe.choices:
-        kernel, numbers = family_kernel, (*sizes, *rows_of_targets)
-        constants.update(family_constants(recipe, height, width))
-    else:
-        kernel = mix_kernel
-        numbers = (*sizes, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, *rows_of_targets)
-        constants.update(
-            HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box, CORRECT_LAM=recipe.correct_lam,
-            HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
-            ADJOINT=recipe.adjoint,
-        )  # fmt: skip
+    grid = row_programs + image_programs, 1, 1
+    return Layout(row_programs, max(sample_programs, 1), grid, (on, off, 1.0 - recipe.smoothing), constants)
+
+
+def prepared_of(
+    kernel: Any,
+    layout: Layout,
+    numbers: tuple,
+    constants: dict[str, Any],
+    launch: config.Launch,
+    heavy: bool,
+    hip: bool,
+) -> Prepared:
     names = kernel.arg_names
     ordered = tuple(constants[name] for name in names[names.index("ALIGN") :])
     options = {"num_warps": launch.num_warps, "enable_fp_fusion": False}
     if not hip:
-        options["maxnreg"] = config.HEAVY_REGISTERS if is_heavy(recipe) else config.MAX_REGISTERS
-    return Prepared(kernel, (row_programs + image_programs, 1, 1), numbers, ordered, options)
+        options["maxnreg"] = config.HEAVY_REGISTERS if heavy else config.MAX_REGISTERS
+    return Prepared(kernel, layout.grid, numbers, ordered, options)
 
 
 def most_elements(recipe: Recipe) -> int:
@@ -152,15 +186,53 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
     """What the family's kernel must be able to do."""
     methods = [method_of(code) for code in recipe.choices]
     everything = (*recipe.choices, recipe.erase)
-    mixes = any(not codes.drops(method) for method in methods)
+    mixes = any(method != codes.METHOD_NONE and not codes.drops(method) for method in methods)
     return dict(
         CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
-        ERASE_SLOTS=recipe.erase_slots, COLUMNS=recipe.columns, SOFT=codes.METHOD_SMOOTHMIX in methods,
+        ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
         BLENDS=codes.METHOD_MIXUP in methods or codes.METHOD_SMOOTHMIX in methods, RESIZES=recipe.resizes,
         BILINEAR=any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices),
         DROPS=any(codes.drops(method) for method in methods), MIXES=mixes,
         NOISY=any(code >> codes.NOISE_SHIFT & 3 for code in everything), CENTRE=grid_centre(height, width),
     )  # fmt: skip
+
+
+def prepare_augment(
+    shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None
+) -> Prepared:
+    """As `prepare`, for FusedAugment: programs walk over pixels, with all their channels."""
+    recipe, geometry = shape.recipe, shape.geometry
+    assert geometry is not None
+    batch, channels, in_height, in_width = shape.x_shape
+    pixels, source_pixels = geometry.height * geometry.width, in_height * in_width
+    itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
+    most = 4 if geometry.bilinear or geometry.color or is_heavy(recipe) else 8
+    launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most)
+    layout = layout_of(shape, launch, pixels)
+    align = math.gcd(16, pixels, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, pixels)
+    largest = max(channels * pixels, channels * source_pixels)
+    if largest > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
+        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {largest} elements")
+    sizes = (
+        batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
+        pixels // align,
+    )  # fmt: skip
+    constants = dict(
+        ALIGN=align, C=channels, IN_H=in_height, IN_W=in_width, H=geometry.height, W=geometry.width,
+        FAMILY_COLUMNS=recipe.columns, COLUMNS=recipe.columns + geometry.columns, CROP=geometry.crop,
+        BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
+        BEYOND=geometry.beyond, LIMITED=geometry.limited, FLIPS=geometry.flips, TURNS=geometry.turns,
+        COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
+        VEC=min(config.vector_elements(pixels, itemsize), launch.block), **layout.constants,
+    )  # fmt: skip
+    constants = {
+        **family_constants(recipe, geometry.height, geometry.width),
+        **constants,
+        "BILINEAR": geometry.bilinear,
+    }
+    numbers = (*sizes, *layout.smoothed)
+    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and constants["MIXES"])
+    return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
 
 
 _prepared: dict[Shape, Prepared] = {}
@@ -198,31 +270,73 @@ def mix_into(
 
     x and out: samples dense, [B, ...] in either layout; the others contiguous. `launch` overrides the launch table.
     """
-    has_state = int(state is not None)
-    if INTERPRETED and not has_state:  # it widens some 32-bit integers wrongly
-        has_state, state = 1, torch.tensor([seed, offset])
-    if state is None:
-        state = unused_state(x.device)
     shape = Shape(
         recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
         is_channels_last(out), out is x, None if target is None else target.shape,
         None if target is None else target.dtype, plan is not None, norm is not None, lam is not None, box is not None,
         partner is not None, x.get_device(),
     )  # fmt: skip
-    prepared = _prepared.get(shape) if launch is None else None
-    if prepared is None:
-        prepared = prepare(shape, launch)
+    if recipe.choices and not replay and extras[0] is None:
+        raise ValueError("knobs are missing: a recipe with choices needs their numbers")
+    pointers: tuple[Tensor | None, ...] = (x, out, target, target_out, plan, lam, box, partner, norm)
+    run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras if recipe.choices else ())
+
+
+def augment_into(
+    out: Tensor,
+    target_out: Tensor | None,
+    plan: Tensor | None,
+    x: Tensor,
+    target: Tensor | None,
+    norm: Tensor | None,
+    gray: Tensor | None,
+    partner: Tensor | None,
+    state: Tensor | None,
+    seed: int,
+    offset: int,
+    sample_offset: int,
+    recipe: Recipe,
+    geometry: Geometry,
+    replay: bool,
+    extras: tuple[Tensor | None, ...],
+    launch: config.Launch | None = None,
+) -> None:
+    """One launch that fills `out`, `target_out` and, unless `replay`, `plan`; see `ops.augment` for the arguments."""
+    shape = Shape(
+        recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
+        is_channels_last(out), False, None if target is None else target.shape,
+        None if target is None else target.dtype, plan is not None, norm is not None, gray is not None, False,
+        partner is not None, x.get_device(), geometry,
+    )  # fmt: skip
+    pointers = (x, out, target, target_out, plan, gray, partner, norm)
+    run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras)
+
+
+def prepared_for(shape: Shape, launch: config.Launch | None) -> Prepared:
+    """Prepared once per shape, unless the launch table is overridden."""
+    found = _prepared.get(shape) if launch is None else None
+    if found is None:
+        found = (prepare if shape.geometry is None else prepare_augment)(shape, launch)
         if launch is None:
             if len(_prepared) >= MAX_PREPARED:  # sizes that never come again
                 _prepared.clear()
-            _prepared[shape] = prepared
+            _prepared[shape] = found
+    return found
+
+
+def run(
+    prepared: Prepared, x: Tensor, tensors: tuple[Tensor | None, ...], state: Tensor | None, seed: int, offset: int,
+    sample_offset: int, extras: tuple[Tensor | None, ...],
+) -> None:  # fmt: skip
+    """Launches a prepared kernel on x's device: given tensors, state, more tensors, then the numbers."""
     if prepared.grid[0] == 0:
         return
-    if recipe.choices and not replay and extras[0] is None:
-        raise ValueError("knobs are missing: a recipe with choices needs their numbers")
-    pointers: tuple[Tensor | None, ...] = (x, out, target, target_out, plan, lam, box, partner, norm, state)
-    if recipe.choices:
-        pointers += extras
+    has_state = int(state is not None)
+    if INTERPRETED and not has_state:  # it widens some 32-bit integers wrongly
+        has_state, state = 1, torch.tensor([seed, offset])
+    if state is None:
+        state = unused_state(x.device)
+    pointers = (*tensors, state, *extras)
     arguments = (*pointers, has_state, seed, offset, sample_offset, *prepared.numbers, *prepared.constants)
     if INTERPRETED:
         prepared.kernel[prepared.grid](*arguments)

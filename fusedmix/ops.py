@@ -3,6 +3,8 @@
 An implementation is a function `mix_into(out, target_out, plan, x, target, norm, lam, box, partner, state, seed,
 offset, sample_offset, recipe, replay, extras)` that fills the first three tensors. `extras` are what a recipe with
 choices needs besides: knobs float32 [choices + 1, KNOBS], fill float32 [choices + 1, 2, C], field int32 [B, H, W].
+`augment_into` takes gray float32 [B] in place of lam and box, and a geometry after the recipe; its knobs have three
+rows more (geometry, affine, colour), its fill one (what lies beyond an image).
 """
 
 import importlib
@@ -19,6 +21,7 @@ from .recipe import (
     PLAN_LAM,
     PLAN_METHOD,
     PLAN_PARTNER,
+    Geometry,
     Recipe,
 )
 from .reference.family import adjoint_family, unpack
@@ -27,15 +30,20 @@ from .reference.masks import inside
 LIBRARY = torch.library.Library("fusedmix", "DEF")
 
 # The recipe's `mode` is called `sharing` here: torch passes a keyword `mode` of its own to an op's implementation.
-DRAWN = """Tensor? target, Tensor? norm, Tensor? plan, Tensor? lam, Tensor? box, Tensor? partner, Tensor? state,
-    SymInt seed, SymInt offset, SymInt sample_offset,
-    float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int sharing, int pairing, bool correct_lam,
-    float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint,
-    int[] choices, int erase, bool want_plan,
-    Tensor? knobs, Tensor? fill, Tensor? field"""
+RECIPE = """float mixup_alpha, float cutmix_alpha, float p, float switch_prob, int sharing, int pairing,
+    bool correct_lam, float minmax_lo, float minmax_hi, int num_classes, float smoothing, bool adjoint, int[] choices,
+    int erase"""
+SEEDED = "Tensor? state, SymInt seed, SymInt offset, SymInt sample_offset"
+EXTRAS = "Tensor? knobs, Tensor? fill, Tensor? field"
+DRAWN = f"""Tensor? target, Tensor? norm, Tensor? plan, Tensor? lam, Tensor? box, Tensor? partner, {SEEDED}, {RECIPE},
+    bool want_plan, {EXTRAS}"""
+PLACED = f"""Tensor? target, Tensor? norm, Tensor? plan, Tensor? gray, Tensor? partner, {SEEDED}, {RECIPE},
+    int[] geometry, bool want_plan, {EXTRAS}"""
 LIBRARY.define(f"mix(Tensor x, {DRAWN}, ScalarType? out_dtype, bool? channels_last) -> (Tensor, Tensor, Tensor)")
 LIBRARY.define(f"mix_(Tensor(a!) x, {DRAWN}) -> (Tensor, Tensor)")
 LIBRARY.define(f"mix_out(Tensor x, Tensor(a!) out, {DRAWN}) -> (Tensor, Tensor)")
+LIBRARY.define(f"augment(Tensor x, {PLACED}, ScalarType? out_dtype, bool? channels_last) -> (Tensor, Tensor, Tensor)")
+LIBRARY.define(f"augment_out(Tensor x, Tensor(a!) out, {PLACED}) -> (Tensor, Tensor)")
 
 Extras = tuple[Tensor | None, Tensor | None, Tensor | None]
 NO_EXTRAS: Extras = (None, None, None)
@@ -44,24 +52,26 @@ IMPLEMENTATIONS = {"cpu": "cpu", "cuda": "launch"}  # device type: module
 
 
 @cache
-def implementation(device_type: str) -> Callable[..., None]:
-    """The `mix_into` for a kind of device."""
+def implementation(device_type: str, name: str = "mix_into") -> Callable[..., None]:
+    """The `mix_into` or `augment_into` for a kind of device."""
     try:
         module = importlib.import_module(f".{IMPLEMENTATIONS[device_type]}", __package__)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "triton":
             raise RuntimeError(f"x is on {device_type}: this needs triton (pip install triton), not found") from error
         raise
-    return module.mix_into
+    return getattr(module, name)
 
 
-def allocate_image(x: Tensor, out_dtype: torch.dtype | None, channels_last: bool | None) -> Tensor:
-    """An empty tensor for the mixed images, in x's dtype and layout unless told otherwise."""
-    if out_dtype is None and channels_last is None and x.is_contiguous():
+def allocate_image(
+    x: Tensor, out_dtype: torch.dtype | None, channels_last: bool | None, size: tuple[int, int] | None = None
+) -> Tensor:
+    """An empty tensor for the mixed images, in x's dtype, layout and size unless told otherwise."""
+    if out_dtype is None and channels_last is None and size is None and x.is_contiguous():
         return torch.empty_like(x)
     last = is_channels_last(x) if channels_last is None else channels_last
     return torch.empty(
-        x.shape, dtype=out_dtype or x.dtype, device=x.device,
+        x.shape if size is None else (*x.shape[:2], *size), dtype=out_dtype or x.dtype, device=x.device,
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )  # fmt: skip
 
@@ -77,8 +87,9 @@ def allocate_target(target: Tensor | None, recipe: Recipe) -> Tensor | None:
     return target.new_empty((target.shape[0], recipe.num_classes), dtype=torch.float32)
 
 
-def allocate_plan(x: Tensor, recipe: Recipe) -> Tensor:
-    return x.new_empty((x.shape[0], recipe.columns), dtype=torch.int32)
+def allocate_plan(x: Tensor, recipe: Recipe, geometry: Geometry | None = None) -> Tensor:
+    columns = recipe.columns + (0 if geometry is None else geometry.columns)
+    return x.new_empty((x.shape[0], columns), dtype=torch.int32)
 
 
 def call_mix_into(
@@ -102,6 +113,23 @@ def recipe_of(numbers) -> Recipe:
     """The recipe of an op's numbers: its choices come as a list."""
     *others, choices, erase = numbers
     return Recipe(*others)._replace(choices=tuple(choices), erase=erase)
+
+
+def call_augment_into(
+    x: Tensor, out: Tensor, target: Tensor | None, norm: Tensor | None, plan: Tensor | None, gray: Tensor | None,
+    partner: Tensor | None, state: Tensor | None, seed: int, offset: int, sample_offset: int, recipe: Recipe,
+    geometry: Geometry, want_plan: bool, extras: Extras,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """As `call_mix_into`, for FusedAugment."""
+    replay = plan is not None
+    target_out = allocate_target(target, recipe)
+    if want_plan and not replay:
+        plan = allocate_plan(x, recipe, geometry)
+    implementation(x.device.type, "augment_into")(
+        out, target_out, plan, x, target, norm, gray, partner, state, seed, offset, sample_offset, recipe, geometry,
+        replay, extras,
+    )  # fmt: skip
+    return target_out, plan
 
 
 def or_empty(result: Tensor | None, x: Tensor) -> Tensor:
@@ -143,8 +171,44 @@ def _fake_mix(x, *arguments):
     return out, *_fake_mix_out(x, out, *shared)
 
 
+def _augment_out(x, out, target, norm, plan, gray, partner, state, seed, offset, sample_offset, *numbers):
+    *recipe, geometry, want_plan, knobs, fill, field = numbers
+    target_out, drawn = call_augment_into(
+        as_dense(x), out, target, norm, plan, gray, partner, state, seed, offset, sample_offset, recipe_of(recipe),
+        Geometry.of(geometry), want_plan, (knobs, fill, field),
+    )  # fmt: skip
+    return or_empty(target_out, x), or_empty(drawn if plan is None else None, x)
+
+
+def _augment(x, *arguments):
+    *shared, out_dtype, channels_last = arguments
+    out = allocate_image(x, out_dtype, channels_last, size_of(shared))
+    return out, *_augment_out(x, out, *shared)
+
+
+def size_of(arguments) -> tuple[int, int]:
+    """(H, W) of the result, from the shared arguments of `augment`."""
+    geometry = Geometry.of(arguments[-5])
+    return geometry.height, geometry.width
+
+
+def _fake_augment_out(x, out, target, norm, plan, gray, partner, state, seed, offset, sample_offset, *numbers):
+    *recipe, geometry, want_plan, _knobs, _fill, _field = numbers
+    target_out = allocate_target(target, recipe_of(recipe))
+    drawn = allocate_plan(x, recipe_of(recipe), Geometry.of(geometry)) if want_plan and plan is None else None
+    return or_empty(target_out, x), or_empty(drawn, x)
+
+
+def _fake_augment(x, *arguments):
+    *shared, out_dtype, channels_last = arguments
+    out = allocate_image(x, out_dtype, channels_last, size_of(shared))
+    return out, *_fake_augment_out(x, out, *shared)
+
+
 for _name, _real, _fake in (
     ("mix", _mix, _fake_mix),
+    ("augment", _augment, _fake_augment),
+    ("augment_out", _augment_out, _fake_augment_out),
     ("mix_", _mix_, _fake_mix_),
     ("mix_out", _mix_out, _fake_mix_out),
 ):

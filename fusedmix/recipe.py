@@ -4,6 +4,7 @@ Bottom floor: imported by everything, imports nothing. A `Recipe` is what crosse
 launch caches can be keyed on it, and a spec builds one after it has checked its arguments.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # Which method a sample got: column 0 of a plan. Those from CUTOUT to HIDE drop a region, the others mix with a partner.
@@ -44,6 +45,51 @@ MAX_HOLES, MAX_CELLS = 8, 32
 KNOBS = 12
 KNOB_EDGE, KNOB_A, KNOB_B, KNOB_C, KNOB_D, KNOB_E, KNOB_F = 0, 1, 2, 3, 4, 5, 6
 MAX_CELL_SIZES = 8  # of Hide-and-Seek, from KNOB_C on
+
+
+# What FusedAugment cuts out of an image, and what it finds beyond the edges.
+CROP_CENTER, CROP_WINDOW, CROP_RESIZED = 0, 1, 2
+BEYOND_FILL, BEYOND_EDGE, BEYOND_REFLECT = 0, 1, 2
+# Its rows of knobs come after those of the family: geometry, affine, colour.
+PLACE_FLIP, PLACE_FLIP_V, PLACE_A, PLACE_B, PLACE_C, PLACE_D = 0, 1, 2, 3, 4, 5
+AFFINE_P, AFFINE_DEGREES, AFFINE_TRANSLATE, AFFINE_SCALE, AFFINE_SHEAR = 0, 1, 3, 5, 7  # pairs; two pairs of shear
+COLOR_P, COLOR_BRIGHTNESS, COLOR_CONTRAST, COLOR_SATURATION, COLOR_GRAYSCALE = 0, 1, 3, 5, 7
+# Its columns of a plan, after those of the family: the map to the source, its limits, then the colour.
+PLACE_COLUMNS, COLOR_COLUMNS = 10, 5
+MAX_CHANNELS = 16  # a program holds a pixel of every channel
+
+
+class Geometry(NamedTuple):
+    """How a call of FusedAugment places and colours its images, in numbers; Python numbers only, hashable.
+
+    The result is `height` x `width`. CROP_CENTER cuts out `box_height` x `box_width` at `box_y`, `box_x`. With
+    `limited`, what is found beyond the crop is its edge; else `beyond` says what is found beyond the image.
+    """
+
+    height: int
+    width: int
+    crop: int = CROP_CENTER
+    beyond: int = BEYOND_FILL
+    box_y: int = 0
+    box_x: int = 0
+    box_height: int = 0
+    box_width: int = 0
+    limited: bool = False
+    bilinear: bool = False
+    flips: bool = False
+    turns: bool = False
+    color: bool = False
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Geometry":
+        """From ints, as they cross the op boundary."""
+        h, w, crop, beyond, y0, x0, box_height, box_width = numbers[:8]
+        limited, bilinear, flips, turns, color = (bool(flag) for flag in numbers[8:])
+        return cls(h, w, crop, beyond, y0, x0, box_height, box_width, limited, bilinear, flips, turns, color)
+
+    @property
+    def columns(self) -> int:
+        return PLACE_COLUMNS + (COLOR_COLUMNS if self.color else 0)
 
 
 class Recipe(NamedTuple):

@@ -25,6 +25,13 @@ REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
 NOISE    9       0                            0, 1  normal noise of element or channel n (Box-Muller), seed = the key
                                                     drawn as word 1 (mixed sample: SAMPLE word 1)
+CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
+                                                    row and column of try 0
+FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;
+                                                    coloured
+AFFINE   12      own index                    0-3   angle, scale, translation across and down
+SHEAR    13      own index                    0, 1  shear across, shear down
+COLOR    14      own index                    0-3   brightness, contrast, saturation, grayscale
 ======== ======= ============================ ===== ==========================================================
 
 `sample` is the global index `sample_offset + i` in mode "elem", the lower global index of the pair in mode "pair",
@@ -43,13 +50,15 @@ STREAM_MATCHING, STREAM_SAMPLE, STREAM_BOX, STREAM_KEYS = 0, 1, 2, 3
 STREAM_REGION, STREAM_HOLES = 4, 5
 STREAM_ERASE, STREAM_ERASE_REGION, STREAM_ERASE_HOLES = 6, 7, 8
 STREAM_NOISE = 9
+STREAM_CROP, STREAM_FLIP, STREAM_AFFINE, STREAM_SHEAR, STREAM_COLOR = 10, 11, 12, 13, 14
 STREAM_STEP = 16  # between the numbers of one stream
-TRIES = 10  # boxes drawn before Random Erasing gives up
+TRIES = 10  # boxes drawn before Random Erasing gives up, and a random resized crop takes the central one
 TRY_STEP = 16  # between the holes of a sample
 GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: MurmurHash3's finaliser (Appleby)
 ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
 ROUNDER_BITS = 0x4B400000  # which is then what the bits exceed this by
 TURN_BITS = 14  # GridMask's cosine and sine are integers of 2**-14: times 2**16 half pixels they fit 31 bits
+GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact
 
 # log, exp and sin are these polynomials in float32, evaluated by Horner's rule without fused multiply-add, so that

@@ -47,7 +47,11 @@ def check_number(name: str, value: object, low: float, high: float, *, open_low:
     number: Any = value
     above = low < number if open_low else low <= number
     if not (above and number <= high and number < math.inf):  # comparisons only, so that torch.compile can trace them
-        allowed = f"> {low:g}" if math.isinf(high) else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+        allowed = (
+            f"{'>' if open_low else '>='} {low:g}"
+            if math.isinf(high)
+            else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+        )
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 

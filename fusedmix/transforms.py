@@ -22,7 +22,52 @@ def check_unused(spec: MixupOrCutMix, names: Sequence[str]) -> None:
             raise ValueError(f"{field.name} plays no part beside a list of methods: give it to a spec of the list")
 
 
-class FusedMix(nn.Module):
+class Scheduled(nn.Module):
+    """A module whose numbers lie in a tensor of knobs, which schedules move and kernels read."""
+
+    knobs: Tensor | None
+    progress = 0.0
+
+    def rows(self, progress: float) -> tuple[tuple[Number, ...], ...] | None:
+        """The rows of knobs at a share of the training done; None where the module has none."""
+        raise NotImplementedError
+
+    def init_knobs(self) -> None:
+        rows = self.rows(0.0)
+        self.has_scalars = rows is not None and any(isinstance(number, Tensor) for row in rows for number in row)
+        knobs = None if rows is None else knobs_of(rows, torch.device("cpu")).clone()
+        self.register_buffer("knobs", knobs, persistent=False)
+
+    def knobs_on(self, x: Tensor) -> Tensor | None:
+        """The numbers on x's device."""
+        if self.knobs is None or not isinstance(x, Tensor):
+            return None
+        if self.has_scalars:
+            rows = self.rows(self.progress)
+            assert rows is not None
+            return knobs_of(rows, x.device)
+        if self.knobs.device == x.device:
+            return self.knobs
+        moved = self.knobs.to(x.device)
+        if not torch.compiler.is_compiling():
+            self.knobs = moved  # once, so that a CUDA graph can be captured after a first call
+        return moved
+
+    def set_progress(self, progress: float) -> None:
+        """Moves every schedule to a share of the training done, in [0, 1]; nothing is recompiled.
+
+        Raises ValueError outside [0, 1], or where the module has no list of methods and no `erase`.
+        """
+        check_number("progress", progress, 0.0, 1.0)
+        rows = self.rows(float(progress))
+        if rows is None or self.knobs is None:
+            raise ValueError("set_progress needs a list of methods or erase=: mixup_alpha to switch_prob are fixed")
+        self.progress = float(progress)
+        with torch.no_grad():
+            self.knobs.copy_(knobs_of(rows, self.knobs.device))
+
+
+class FusedMix(Scheduled):
     """A method per sample (pair, batch), chosen inside one launch; the identity in `eval()` mode.
 
     Args:
@@ -87,15 +132,9 @@ class FusedMix(nn.Module):
             self.spec = self.policy = Policy(pairs, erase, mode, partner, num_classes, smoothing)
         elif erase is not None:
             self.policy = Policy(timm.methods, erase, mode, partner, num_classes, smoothing)
-        knobs = None if self.policy is None else knobs_of(self.policy.knobs(), torch.device("cpu")).clone()
-        self.knobs: Tensor | None
-        self.register_buffer("knobs", knobs, persistent=False)
-        self.has_scalars = self.policy is not None and any(
-            isinstance(number, Tensor) for row in self.policy.knobs() for number in row
-        )
+        self.init_knobs()
         self.erase = erase
         self.recipe = (self.policy or timm).recipe
-        self.progress = 0.0
         self.mean, self.std = mean, std
         self.out_dtype, self.memory_format, self.inplace = out_dtype, memory_format, inplace
 
@@ -118,31 +157,8 @@ class FusedMix(nn.Module):
             self.inplace, None, generator, sample_offset, return_plan, self.policy, self.knobs_on(x),
         )  # fmt: skip
 
-    def knobs_on(self, x: Tensor) -> Tensor | None:
-        """The numbers of the policy on x's device."""
-        if self.policy is None or not isinstance(x, Tensor):
-            return None
-        if self.has_scalars:
-            return knobs_of(self.policy.knobs(self.progress), x.device)
-        assert self.knobs is not None
-        if self.knobs.device == x.device:
-            return self.knobs
-        moved = self.knobs.to(x.device)
-        if not torch.compiler.is_compiling():
-            self.knobs = moved  # once, so that a CUDA graph can be captured after a first call
-        return moved
-
-    def set_progress(self, progress: float) -> None:
-        """Moves every schedule of the policy to a share of the training done, in [0, 1]; nothing is recompiled.
-
-        Raises ValueError outside [0, 1], or where the module has no list of methods and no `erase`.
-        """
-        check_number("progress", progress, 0.0, 1.0)
-        if self.policy is None or self.knobs is None:
-            raise ValueError("set_progress needs a list of methods or erase=: mixup_alpha to switch_prob are fixed")
-        self.progress = float(progress)
-        with torch.no_grad():
-            self.knobs.copy_(knobs_of(self.policy.knobs(self.progress), self.knobs.device))
+    def rows(self, progress: float) -> tuple[tuple[Number, ...], ...] | None:
+        return None if self.policy is None else self.policy.knobs(progress)
 
     def extra_repr(self) -> str:
         shown = [describe(self.spec)]

@@ -535,6 +535,39 @@ def some_of(taken):
     return tl.max(taken.to(tl.int32), 1)[:, None] != 0
 
 
+@triton.jit
+def write_rows(
+    pid, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, knobs_ptr, seed, offset, sample_offset, B,
+    on, off, keep, H: tl.constexpr, W: tl.constexpr, K: tl.constexpr, KIND: tl.constexpr, MODE: tl.constexpr,
+    CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
+    COLUMNS: tl.constexpr, REPLAY: tl.constexpr, TARGET: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Writes ROWS rows of the plan, COLUMNS apart, and a [ROWS, BLOCK_K] block of the targets."""
+    K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+    r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
+    in_batch = r < B
+    mate = sample_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS)
+    method, lam, region, erased = family_plan(
+        r, mate, in_batch, plan_ptr, lam_ptr, box_ptr, knobs_ptr, seed, offset, sample_offset, CHOICES, N, ERASE, MODE,
+        H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, True,
+    )  # fmt: skip
+    partner = tl.where((method == METHOD_NONE) | drops(method), r, mate)
+    if plan_ptr is not None and not REPLAY:
+        row = plan_ptr + r * COLUMNS
+        first = r < tl.where(pid % K_BLOCKS == 0, B, 0)
+        tl.store(row, method, mask=first)
+        tl.store(row + PLAN_LAM, as_bits(lam), mask=first)
+        tl.store(row + PLAN_PARTNER, partner, mask=first)
+        tl.store(row + PLAN_MATE, mate, mask=first)
+        slots, key, code = region
+        write_region(row, first, slots, key, code, PLAN_BOX, SLOTS)
+        if ERASE != 0:
+            slots, key, code = erased
+            write_region(row, first, slots, key, code, PLAN_BOX + SLOTS + 2, ERASE_SLOTS)
+    if TARGET != TARGET_NONE:
+        mix_target_rows(pid, r, partner, lam, in_batch, target_ptr, target_out_ptr, on, off, keep, K, TARGET, BLOCK_K)
+
+
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def family_kernel(
     x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, norm_ptr, state_ptr,
@@ -562,32 +595,11 @@ def family_kernel(
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
 
     if pid < row_programs:
-        # This program writes ROWS rows of the plan and a [ROWS, BLOCK_K] block of the targets.
-        K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
-        r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
-        in_batch = r < B
-        mate = sample_mate(r, in_batch, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS)
-        method, lam, region, erased = family_plan(
-            r, mate, in_batch, plan_ptr, lam_ptr, box_ptr, knobs_ptr, seed, offset, sample_offset, CHOICES, N, ERASE,
-            MODE, H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, True,
+        write_rows(
+            pid, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, knobs_ptr, seed, offset,
+            sample_offset, B, on, off, keep, H, W, K, KIND, MODE, CHOICES, N, ERASE, SLOTS, ERASE_SLOTS, COLUMNS,
+            REPLAY, TARGET, ROWS, BLOCK_K,
         )  # fmt: skip
-        partner = tl.where((method == METHOD_NONE) | drops(method), r, mate)
-        if plan_ptr is not None and not REPLAY:
-            row = plan_ptr + r * COLUMNS
-            first = r < tl.where(pid % K_BLOCKS == 0, B, 0)
-            tl.store(row, method, mask=first)
-            tl.store(row + PLAN_LAM, as_bits(lam), mask=first)
-            tl.store(row + PLAN_PARTNER, partner, mask=first)
-            tl.store(row + PLAN_MATE, mate, mask=first)
-            slots, key, code = region
-            write_region(row, first, slots, key, code, PLAN_BOX, SLOTS)
-            if ERASES:
-                slots, key, code = erased
-                write_region(row, first, slots, key, code, PLAN_BOX + SLOTS + 2, ERASE_SLOTS)
-        if TARGET != TARGET_NONE:
-            mix_target_rows(
-                pid, r, partner, lam, in_batch, target_ptr, target_out_ptr, on, off, keep, K, TARGET, BLOCK_K
-            )
     else:
         # This program walks TILES tiles of a sample: PAIRED reads and writes both samples of a pair, else one is
         # written from itself and its partner.

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import static
 from fusedmix.kernels.mix import NOT_SPECIALIZED
-from fusedmix.launch import Shape, prepare
+from fusedmix.launch import Prepared, Shape, prepare, prepare_augment
 
 TYPE_NAMES = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8", torch.int64: "i64",
@@ -34,19 +34,24 @@ BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 def shape_of(variant: Variant) -> Shape:
     """The launch key of a variant."""
-    elements = math.prod(variant.shape[1:])
+    elements, geometry = math.prod(variant.shape[1:]), variant.geometry
+    written = elements if geometry is None else variant.shape[1] * geometry.height * geometry.width
     target_shape = None if variant.target_shape is None else torch.Size(variant.target_shape)
     return Shape(
-        variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, elements,
+        variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, written,
         variant.out_dtype or variant.x_dtype, variant.channels_last,
         variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
-        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0,
+        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0, geometry,
     )  # fmt: skip
+
+
+def prepared_for(key: Shape, hip: bool = False) -> Prepared:
+    return (prepare if key.geometry is None else prepare_augment)(key, hip=hip)
 
 
 def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
     key = shape_of(variant)
-    prepared = prepare(key, hip=target.backend == "hip")
+    prepared = prepared_for(key, hip=target.backend == "hip")
     names = prepared.kernel.arg_names
     constants = dict(zip(names[names.index("ALIGN") :], prepared.constants, strict=True))
     constants["INTERPRETED"] = False
@@ -59,7 +64,7 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         "state_ptr": "i64",
         "norm_ptr": "fp32" if key.has_norm else None,
         "knobs_ptr": None if key.replay else "fp32",
-        "fill_ptr": "fp32" if key.recipe.has_fill else None,
+        "fill_ptr": "fp32" if key.recipe.has_fill or key.geometry else None,
         "field_ptr": "i32" if key.recipe.has_field else None,
     }
     signature, attrs = {}, {}

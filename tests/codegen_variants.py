@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fusedmix.recipe import EXACT, PERMUTE, ROLL, Recipe
+from fusedmix.recipe import EXACT, PERMUTE, ROLL, Geometry, Recipe
 from fusedmix.spec import (
     CutMix,
     Cutout,
@@ -45,6 +45,7 @@ class Variant:
     images: int = 2  # images that a program reads and writes
     gathers: bool = False  # reads pixel by pixel what ResizeMix shrinks
     max_registers: int = 128  # room for 512 threads a multiprocessor at the least
+    geometry: Geometry | None = None  # of FusedAugment
     max_shared: int = 128  # bytes: reductions only, no tile passes through shared memory
 
 

@@ -15,10 +15,12 @@ FLOORS = [  # lowest first; a module may import from its own floor's folder and 
     ["cpu", "launch"],
     ["ops"],
     ["spec"],
-    ["labels"],
+    ["labels", "placement"],
     ["checks"],
     ["functional"],
     ["transforms", "visualize"],
+    ["augment"],
+    ["recipes", "loader"],
     ["__init__"],
     ["demo"],
     ["__main__"],
@@ -66,7 +68,8 @@ def test_imports_run_downward() -> None:
 def test_kernels_know_no_spec_and_hold_only_triton() -> None:
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert imported(path) <= {
-            *("recipe", "rng", "kernels", "labels", "masks", "mix", "philox", "pixel", "regions", "sampling"),
+            *("recipe", "rng", "kernels", "family", "geometry", "labels", "masks", "mix", "philox", "pixel", "regions"),
+            "sampling",
         }
         assert "import torch" not in path.read_text()
 
@@ -79,6 +82,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "philox": {"multiply", "philox"},
         "mix": {"mix", "finished", "mixed_target"},
         "regions": {"cut_side", "grid_centre"},
+        "augment": {"sampled", "pictures", "brightest", "draw_augment", "augment", "pack_augment", "unpack_augment"},
         "family": {
             *(
                 "no_boxes",

@@ -119,7 +119,7 @@ def compute_small(
         out[part] = finished(value, norm, out.dtype)
 
 
-def rows_of(drawn: FamilyDraw, part: slice) -> FamilyDraw:
+def rows_of(drawn: FamilyDraw, part: slice | Tensor) -> FamilyDraw:
     """Some samples of a draw."""
     region, erased = (
         None if r is None else Region(*(column[part] for column in r)) for r in (drawn.region, drawn.erased)

@@ -1,0 +1,422 @@
+"""The kernel of FusedAugment: images placed (cropped, flipped, turned), coloured, mixed, erased, normalised and cast.
+
+The first `row_programs` programs write the rows of the targets and of the plan, as in `family.py`; the others walk
+TILES tiles of BLOCK pixels of a sample pair, or of one sample, with all their channels. Each image is sampled once, by
+its own map, for itself and for its partner.
+
+Traffic: every byte of the result is written once; of the input, what the crops hold is read once from memory (pixels
+of a tile lie close together, taps of neighbours meet in the cache).
+"""
+
+import triton
+import triton.language as tl
+
+from fusedmix import recipe, rng
+
+from .family import (
+    KNOBS,
+    blended,
+    drops,
+    each_at,
+    family_plan,
+    family_value,
+    region_at,
+    some_of,
+    taken_by,
+    write_rows,
+)
+from .geometry import (
+    central_box,
+    colored,
+    crop_box,
+    folded,
+    inverse_affine,
+    located,
+    source_map,
+    whole_translation,
+)
+from .mix import NOT_SPECIALIZED, at, finish, owned_samples
+from .philox import words, words_at
+from .pixel import to_float
+from .regions import as_bits, between, from_bits
+from .sampling import EXACT, below, unit
+
+CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
+CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
+PLACE_FLIP = tl.constexpr(recipe.PLACE_FLIP)
+PLACE_FLIP_V = tl.constexpr(recipe.PLACE_FLIP_V)
+PLACE_A = tl.constexpr(recipe.PLACE_A)
+PLACE_B = tl.constexpr(recipe.PLACE_B)
+PLACE_C = tl.constexpr(recipe.PLACE_C)
+PLACE_D = tl.constexpr(recipe.PLACE_D)
+AFFINE_P = tl.constexpr(recipe.AFFINE_P)
+AFFINE_DEGREES = tl.constexpr(recipe.AFFINE_DEGREES)
+AFFINE_TRANSLATE = tl.constexpr(recipe.AFFINE_TRANSLATE)
+AFFINE_SCALE = tl.constexpr(recipe.AFFINE_SCALE)
+AFFINE_SHEAR = tl.constexpr(recipe.AFFINE_SHEAR)
+COLOR_P = tl.constexpr(recipe.COLOR_P)
+COLOR_BRIGHTNESS = tl.constexpr(recipe.COLOR_BRIGHTNESS)
+COLOR_CONTRAST = tl.constexpr(recipe.COLOR_CONTRAST)
+COLOR_SATURATION = tl.constexpr(recipe.COLOR_SATURATION)
+COLOR_GRAYSCALE = tl.constexpr(recipe.COLOR_GRAYSCALE)
+PLACE_COLUMNS = tl.constexpr(recipe.PLACE_COLUMNS)
+COLOR_COLUMNS = tl.constexpr(recipe.COLOR_COLUMNS)
+BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
+STREAM_CROP = tl.constexpr(rng.STREAM_CROP)
+STREAM_FLIP = tl.constexpr(rng.STREAM_FLIP)
+STREAM_AFFINE = tl.constexpr(rng.STREAM_AFFINE)
+STREAM_SHEAR = tl.constexpr(rng.STREAM_SHEAR)
+STREAM_COLOR = tl.constexpr(rng.STREAM_COLOR)
+STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
+TRIES = tl.constexpr(rng.TRIES)
+TRY_STEP = tl.constexpr(rng.TRY_STEP)
+
+
+@triton.jit
+def uniform(word, knob, FIRST: tl.constexpr):
+    """Uniform between a pair of knobs."""
+    return between(word, tl.load(knob + FIRST), tl.load(knob + (FIRST + 1)))
+
+
+@triton.jit
+def picked(hit, edge):
+    return tl.sum(tl.where(hit, edge, 0), 1)
+
+
+@triton.jit
+def draw_box(
+    knob, seed, offset, index, CROP: tl.constexpr, BOX: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """(y0, x0, h, w) of what is cut out of each image; index: int32 [N], global."""
+    if CROP == CROP_WINDOW:
+        _, _, word_y, word_x = words(seed, offset, index, STREAM_CROP)
+        padding = tl.load(knob + PLACE_A).to(tl.int32)
+        y0 = below(word_y, tl.maximum(IN_H + 2 * padding - H + 1, 1)) - padding
+        x0 = below(word_x, tl.maximum(IN_W + 2 * padding - W + 1, 1)) - padding
+        return y0, x0, index * 0 + H, index * 0 + W
+    low, high = tl.load(knob + PLACE_A), tl.load(knob + PLACE_B)
+    ratio_low, ratio_high = tl.load(knob + PLACE_C), tl.load(knob + PLACE_D)
+    if CROP == CROP_RESIZED:
+        attempt = tl.arange(0, TRY_STEP)[None, :]
+        stream = index[:, None] * 0 + (attempt * STREAM_STEP + STREAM_CROP)  # [N, TRY_STEP]
+        word_area, word_aspect, word_y, word_x = words_at(seed, offset, index[:, None] + stream * 0, stream)
+        fits, y0, x0, h, w = crop_box(
+            word_area, word_aspect, word_y, word_x, low, high, ratio_low, ratio_high, IN_H, IN_W
+        )
+        fits = fits & (attempt < TRIES)
+        first = tl.min(tl.where(fits, attempt, TRY_STEP), 1)
+        hit = attempt == first[:, None]
+        found = first < TRIES
+        central_y0, central_x0, central_h, central_w = central_box(ratio_low, ratio_high, IN_H, IN_W)
+        return (
+            tl.where(found, picked(hit, y0), central_y0), tl.where(found, picked(hit, x0), central_x0),
+            tl.where(found, picked(hit, h), central_h), tl.where(found, picked(hit, w), central_w),
+        )  # fmt: skip
+    zero = index * 0
+    return zero + BOX[0], zero + BOX[1], zero + BOX[2], zero + BOX[3]
+
+
+@triton.jit
+def draw_placement(
+    knobs, seed, offset, index, CROP: tl.constexpr, BOX: tl.constexpr, LIMITED: tl.constexpr, FLIPS: tl.constexpr,
+    TURNS: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """(map, limits) of the samples index: int32 [N]. knobs: the rows of geometry, affine and colour."""
+    affine = knobs + KNOBS
+    y0, x0, h, w = draw_box(knobs, seed, offset, index, CROP, BOX, IN_H, IN_W, H, W)
+    zero = (index * 0).to(tl.float32)
+    flip = index < 0
+    flip_v = flip
+    linear, shift = (zero + 1.0, zero, zero, zero + 1.0), (zero, zero)
+    if FLIPS or TURNS:
+        word_h, word_v, word_turn, _ = words(seed, offset, index, STREAM_FLIP)
+        flip, flip_v = unit(word_h) < tl.load(knobs + PLACE_FLIP), unit(word_v) < tl.load(knobs + PLACE_FLIP_V)
+    if TURNS:
+        turn = unit(word_turn) < tl.load(affine + AFFINE_P)
+        word_angle, word_scale, word_x, word_y = words(seed, offset, index, STREAM_AFFINE)
+        word_sx, word_sy, _, _ = words(seed, offset, index, STREAM_SHEAR)
+        i00, i01, i10, i11 = inverse_affine(
+            uniform(word_angle, affine, AFFINE_DEGREES), uniform(word_sx, affine, AFFINE_SHEAR),
+            uniform(word_sy, affine, AFFINE_SHEAR + 2), uniform(word_scale, affine, AFFINE_SCALE),
+        )  # fmt: skip
+        linear = (
+            tl.where(turn, i00, 1.0), tl.where(turn, i01, 0.0), tl.where(turn, i10, 0.0), tl.where(turn, i11, 1.0)
+        )  # fmt: skip
+        across = whole_translation(word_x, tl.load(affine + AFFINE_TRANSLATE), W)
+        down = whole_translation(word_y, tl.load(affine + (AFFINE_TRANSLATE + 1)), H)
+        shift = (tl.where(turn, across, 0.0), tl.where(turn, down, 0.0))
+    limits = (y0, x0, y0 + h, x0 + w)
+    if not LIMITED:
+        none = index * 0
+        limits = (none, none, none + IN_H, none + IN_W)
+    return source_map(y0, x0, h, w, flip, flip_v, linear, shift, H, W), limits
+
+
+@triton.jit
+def draw_coloring(knob, gray_ptr, seed, offset, i, index, mask, MOST: tl.constexpr):
+    """(brightness, contrast, saturation, pivot, grayscale) of the samples i: int32 [N]."""
+    _, _, _, apply = words(seed, offset, index, STREAM_FLIP)
+    word_b, word_c, word_s, word_gray = words(seed, offset, index, STREAM_COLOR)
+    here = unit(apply) < tl.load(knob + COLOR_P)
+    brightness = tl.where(here, uniform(word_b, knob, COLOR_BRIGHTNESS), 1.0)
+    contrast = tl.where(here, uniform(word_c, knob, COLOR_CONTRAST), 1.0)
+    saturation = tl.where(here, uniform(word_s, knob, COLOR_SATURATION), 1.0)
+    pivot = brightness * 0.0 + MOST * 0.5
+    if gray_ptr is not None:
+        mean = tl.load(gray_ptr + i, mask=mask, other=0.0)
+        pivot = tl.minimum(tl.maximum(mean * brightness, 0.0), MOST)
+    grayscale = (unit(word_gray) < tl.load(knob + COLOR_GRAYSCALE)).to(tl.int32)
+    return brightness, contrast, saturation, pivot, grayscale
+
+
+@triton.jit
+def augment_plan(
+    i, mask, plan_ptr, gray_ptr, knobs, seed, offset, sample_offset, COLUMNS: tl.constexpr, START: tl.constexpr,
+    REPLAY: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr, LIMITED: tl.constexpr, FLIPS: tl.constexpr,
+    TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
+    """(map, limits, coloring) of the samples i: int32 [N], read from the plan or drawn. START: its first column."""
+    if REPLAY:
+        row = plan_ptr + i * COLUMNS + START
+        map = ()
+        for c in tl.static_range(6):
+            map = map + (from_bits(tl.load(row + c, mask=mask, other=0)),)
+        limits = ()
+        for c in tl.static_range(6, PLACE_COLUMNS):
+            limits = limits + (tl.load(row + c, mask=mask, other=0),)
+        coloring = ()
+        if COLOR:
+            for c in tl.static_range(PLACE_COLUMNS, PLACE_COLUMNS + COLOR_COLUMNS - 1):
+                coloring = coloring + (from_bits(tl.load(row + c, mask=mask, other=0)),)
+            coloring = coloring + (tl.load(row + (PLACE_COLUMNS + COLOR_COLUMNS - 1), mask=mask, other=0),)
+        return map, limits, coloring
+    index = sample_offset + i
+    map, limits = draw_placement(knobs, seed, offset, index, CROP, BOX, LIMITED, FLIPS, TURNS, IN_H, IN_W, H, W)
+    coloring = ()
+    if COLOR:
+        coloring = draw_coloring(knobs + 2 * KNOBS, gray_ptr, seed, offset, i, index, mask, MOST)
+    return map, limits, coloring
+
+
+@triton.jit
+def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
+    for c in tl.static_range(6):
+        tl.store(row + c, as_bits(map[c]), mask=mask)
+    for c in tl.static_range(4):
+        tl.store(row + (6 + c), limits[c], mask=mask)
+    if COLOR:
+        for c in tl.static_range(COLOR_COLUMNS - 1):
+            tl.store(row + (PLACE_COLUMNS + c), as_bits(coloring[c]), mask=mask)
+        tl.store(row + (PLACE_COLUMNS + COLOR_COLUMNS - 1), coloring[COLOR_COLUMNS - 1], mask=mask)
+
+
+@triton.jit
+def spot(
+    x, row, column, limits, mask, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr
+):  # fmt: skip
+    """(pointers to the first channel of the source's pixels, whether they are there)."""
+    row, row_there = folded(row, limits[0], limits[2], BEYOND)
+    column, column_there = folded(column, limits[1], limits[3], BEYOND)
+    return x + (row * IN_W + column) * (C if IN_LAST else 1), row_there & column_there & mask
+
+
+@triton.jit
+def tap(
+    pointers, there, fill_ptr, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr,
+    BEYOND: tl.constexpr,
+):  # fmt: skip
+    """One channel of the pixels at a spot, float32. Its distance is a constant, so that it costs no address."""
+    found = to_float(tl.load(pointers + CHANNEL * (1 if IN_LAST else IN_PIXELS), mask=there, other=0))
+    if BEYOND == BEYOND_FILL:
+        found = tl.where(there, found, tl.load(fill_ptr + CHANNEL))
+    return found
+
+
+@triton.jit
+def picture(
+    x, map, limits, coloring, y, column, mask, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
+    MOST: tl.constexpr,
+):  # fmt: skip
+    """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors."""
+    v, u = located(map, y, column, TURNS)
+    value = ()
+    if BILINEAR:
+        v, u = v - 0.5, u - 0.5
+        top, left = tl.floor(v), tl.floor(u)
+        low, far = v - top, u - left
+        r, c = top.to(tl.int32), left.to(tl.int32)
+        spot_a, there_a = spot(x, r, c, limits, mask, C, IN_W, IN_LAST, BEYOND)
+        spot_b, there_b = spot(x, r, c + 1, limits, mask, C, IN_W, IN_LAST, BEYOND)
+        spot_c, there_c = spot(x, r + 1, c, limits, mask, C, IN_W, IN_LAST, BEYOND)
+        spot_d, there_d = spot(x, r + 1, c + 1, limits, mask, C, IN_W, IN_LAST, BEYOND)
+        for k in tl.static_range(C):
+            a = tap(spot_a, there_a, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            b = tap(spot_b, there_b, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            upper = a + far * (b - a)
+            a = tap(spot_c, there_c, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            b = tap(spot_d, there_d, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            lower = a + far * (b - a)
+            value = value + (upper + low * (lower - upper),)
+    else:
+        here, there = spot(
+            x, tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32), limits, mask, C, IN_W, IN_LAST, BEYOND
+        )
+        for k in tl.static_range(C):
+            value = value + (tap(here, there, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
+    if COLOR:
+        value = colored(value, MOST, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4])
+    return value
+
+
+@triton.jit
+def store_channel(
+    out, value, pixel, mask, norm_ptr, CHANNEL: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr,
+    OUT_LAST: tl.constexpr, DTYPE: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Normalises, rounds and writes one channel of a tile."""
+    mean, inverse_std = 0.0, 1.0
+    if NORM:
+        mean, inverse_std = tl.load(norm_ptr + CHANNEL), tl.load(norm_ptr + (C + CHANNEL))
+    if DTYPE == tl.uint8:
+        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
+    value = finish(value, mean, inverse_std, NORM, DTYPE, INTERPRETED)
+    where = pixel * C + CHANNEL if OUT_LAST else CHANNEL * PIXELS + pixel
+    tl.store(out + where, value, mask=mask)
+
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def augment_kernel(
+    x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, gray_ptr, partner_ptr, norm_ptr, state_ptr, knobs_ptr,
+    fill_ptr, field_ptr, has_state: tl.int32, seed: tl.int64, offset: tl.int64, sample_offset: tl.int32, B: tl.int32,
+    row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32, n_units: tl.int32,
+    on, off, keep,
+    ALIGN: tl.constexpr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    K: tl.constexpr, KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr,
+    ERASE: tl.constexpr, ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
+    FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, DROPS: tl.constexpr,
+    NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr,
+    BEYOND: tl.constexpr,
+    LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
+    MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
+    TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
+    offset = tl.load(state_ptr + 1, mask=has_state != 0, other=offset.to(tl.int64))
+    NORM: tl.constexpr = norm_ptr is not None
+    DTYPE: tl.constexpr = out_ptr.dtype.element_ty
+    ERASES: tl.constexpr = ERASE != 0
+    PIXELS: tl.constexpr = H * W
+    IN_PIXELS: tl.constexpr = IN_H * IN_W
+    BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
+    places = knobs_ptr + (N + 1) * KNOBS
+    beyond = fill_ptr + (N + 1) * (2 * C)
+
+    if pid < row_programs:
+        write_rows(
+            pid, target_ptr, target_out_ptr, plan_ptr, None, None, partner_ptr, knobs_ptr, seed, offset, sample_offset,
+            B, on, off, keep, H, W, K, KIND, MODE, CHOICES, N, ERASE, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, TARGET, ROWS,
+            BLOCK_K,
+        )  # fmt: skip
+        if plan_ptr is not None and not REPLAY:
+            K_BLOCKS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+            r = pid // K_BLOCKS * ROWS + tl.arange(0, ROWS)
+            map, limits, coloring = augment_plan(
+                r, r < B, plan_ptr, gray_ptr, places, seed, offset, sample_offset, COLUMNS, FAMILY_COLUMNS, REPLAY,
+                CROP, BOX, LIMITED, FLIPS, TURNS, COLOR, MOST, IN_H, IN_W, H, W,
+            )  # fmt: skip
+            first = r < tl.where(pid % K_BLOCKS == 0, B, 0)
+            write_augment_plan(plan_ptr + r * COLUMNS + FAMILY_COLUMNS, first, map, limits, coloring, COLOR)
+    else:
+        # This program walks TILES tiles of a result: PAIRED writes both samples of a pair, else one is written from
+        # itself and its partner.
+        q = (pid - row_programs) // sample_programs
+        tile = (pid - row_programs) % sample_programs
+        start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
+        lane = tl.arange(0, VEC)[None, :]
+        i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
+        x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
+        x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
+        out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
+        out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
+        field_i = field_ptr + i.to(tl.int64) * PIXELS if field_ptr is not None else None
+        field_j = field_ptr + j.to(tl.int64) * PIXELS if field_ptr is not None else None
+        owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
+        owned_j = tl.where(j != i, owned, 0)
+
+        which = tl.arange(0, 2)  # both samples at once, one per element of a tensor of two
+        both = tl.where(which == 0, i, j)
+        methods, lams, regions, erasures = family_plan(
+            both, tl.where(which == 0, j, i), which < 2, plan_ptr, None, None, knobs_ptr, seed, offset, sample_offset,
+            CHOICES, N, ERASE, MODE, H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, False,
+        )  # fmt: skip
+        maps, bounds, colorings = augment_plan(
+            both, which < 2, plan_ptr, gray_ptr, places, seed, offset, sample_offset, COLUMNS, FAMILY_COLUMNS, REPLAY,
+            CROP, BOX, LIMITED, FLIPS, TURNS, COLOR, MOST, IN_H, IN_W, H, W,
+        )  # fmt: skip
+        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS)
+        erased_i = region_at(erasures, 0, ERASE_SLOTS)
+        map_i, limits_i = each_at(maps, 0, 6), each_at(bounds, 0, 4)
+        coloring_i = each_at(colorings, 0, COLOR_COLUMNS if COLOR else 0)
+        if MIXES:
+            map_j, limits_j = each_at(maps, 1, 6), each_at(bounds, 1, 4)
+            coloring_j = each_at(colorings, 1, COLOR_COLUMNS if COLOR else 0)
+        if PAIRED:
+            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS)
+            erased_j = region_at(erasures, 1, ERASE_SLOTS)
+
+        for _ in range(TILES):
+            pixel = start + lane
+            mask = start < owned
+            y = (start // W) if W % VEC == 0 else (pixel // W)
+            x = pixel % W
+            ranks_i, ranks_j = 0, 0
+            if field_ptr is not None:
+                ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
+            taken_i = taken_by(region_i, start, lane, y, x, ranks_i, CHOICES, N, H, W, W, 1, VEC, CENTRE)
+            dropped_i = taken_i
+            if ERASES:
+                dropped_i = taken_by(erased_i, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+            own = picture(
+                x_i, map_i, limits_i, coloring_i, y, x, mask, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND, BILINEAR,
+                TURNS, COLOR, MOST,
+            )  # fmt: skip
+            other = own
+            if MIXES:
+                needed = mask
+                if not PAIRED:
+                    pasted = some_of(taken_i) & (start < tl.where(drops(method_i), 0, owned))
+                    needed = mask & (pasted | (start < blended(method_i, lam_i, owned)))
+                other = picture(
+                    x_j, map_j, limits_j, coloring_j, y, x, needed, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND,
+                    BILINEAR, TURNS, COLOR, MOST,
+                )  # fmt: skip
+            if PAIRED:
+                if field_ptr is not None:
+                    ranks_j = tl.load(field_j + pixel, mask=mask, other=0)
+                taken_j = taken_by(region_j, start, lane, y, x, ranks_j, CHOICES, N, H, W, W, 1, VEC, CENTRE)
+                dropped_j = taken_j
+                if ERASES:
+                    dropped_j = taken_by(erased_j, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+            for c in tl.static_range(C):
+                channel = x * 0 + c
+                if PAIRED:
+                    store_j = start < owned_j
+                    value_j = family_value(
+                        other[c], own[c], None, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x,
+                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
+                    )  # fmt: skip
+                    store_channel(
+                        out_j, value_j, pixel, store_j, norm_ptr, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
+                        INTERPRETED,
+                    )  # fmt: skip
+                value_i = family_value(
+                    own[c], other[c], None, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x,
+                    channel, mask, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
+                )  # fmt: skip
+                store_channel(out_i, value_i, pixel, mask, norm_ptr, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
+            start += BLOCK

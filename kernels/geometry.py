@@ -1,0 +1,145 @@
+"""Where the pixels of a result come from: crops, flips and affine maps, sampled once; and their colour.
+
+A map takes the centre (x + 1/2, y + 1/2) of a result's pixel to a point of the source, u = m0 x + m1 y + m2 and
+v = m3 x + m4 y + m5, in pixels from its upper left corner. Values in, values out; float32, no fused multiply-add.
+"""
+
+import triton
+import triton.language as tl
+
+from fusedmix import recipe, rng
+
+from .regions import aspect_of, between
+from .sampling import below, sin_half_pi
+
+BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
+BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
+RED, GREEN, BLUE = (tl.constexpr(weight) for weight in rng.GRAY)
+
+
+@triton.jit
+def crop_box(
+    word_area, word_aspect, word_y, word_x, scale_low, scale_high, ratio_low, ratio_high, H: tl.constexpr,
+    W: tl.constexpr,
+):  # fmt: skip
+    """One try at a random resized crop: (fits, y0, x0, h, w). The ratio is width over height, uniform in its log."""
+    area = between(word_area, scale_low, scale_high) * (H * W * 1.0)
+    ratio = aspect_of(word_aspect, ratio_low, ratio_high, False)
+    w = tl.floor(tl.sqrt_rn(area * ratio) + 0.5).to(tl.int32)
+    h = tl.floor(tl.sqrt_rn(tl.div_rn(area, ratio)) + 0.5).to(tl.int32)
+    fits = (h > 0) & (h <= H) & (w > 0) & (w <= W)
+    y0 = below(word_y, tl.maximum(H - h + 1, 1))
+    x0 = below(word_x, tl.maximum(W - w + 1, 1))
+    return fits, y0, x0, h, w
+
+
+@triton.jit
+def central_box(ratio_low, ratio_high, H: tl.constexpr, W: tl.constexpr):
+    """The central crop where no try fits: the whole image, a side cut so that the ratio is allowed. (y0, x0, h, w)."""
+    high, wide = ratio_low * 0.0 + H, ratio_low * 0.0 + W
+    whole = tl.div_rn(wide, high)
+    h = tl.floor(tl.where(whole < ratio_low, tl.div_rn(wide, ratio_low), high) + 0.5)
+    w = tl.floor(tl.where(whole > ratio_high, high * ratio_high, wide) + 0.5)
+    h, w = tl.minimum(tl.maximum(h, 1.0), H).to(tl.int32), tl.minimum(tl.maximum(w, 1.0), W).to(tl.int32)
+    return (H - h) // 2, (W - w) // 2, h, w
+
+
+@triton.jit
+def turned(degrees):
+    """(cos, sin) of any degrees."""
+    ninety = degrees * 0.0 + 90.0
+    quarter = tl.floor(tl.div_rn(degrees, ninety))
+    v = tl.div_rn(degrees - quarter * 90.0, ninety)
+    sine, cosine = sin_half_pi(v), sin_half_pi(1.0 - v)
+    quadrant = quarter.to(tl.int32) & 3
+    odd = quadrant % 2 == 1
+    c, s = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
+    return tl.where((quadrant == 1) | (quadrant == 2), -c, c), tl.where(quadrant >= 2, -s, s)
+
+
+@triton.jit
+def inverse_affine(degrees, shear_x, shear_y, scale):
+    """Inverse of: shear, scale, turn clockwise; all about the centre. Shears in degrees (torchvision's `affine`)."""
+    cos_y, _ = turned(shear_y)
+    cos_x, sin_x = turned(shear_x)
+    cosine, sine = turned(degrees)
+    cos_less, sin_less = turned(degrees - shear_y)
+    tan_x = tl.div_rn(sin_x, cos_x)
+    across, down = tl.div_rn(cos_less, cos_y), tl.div_rn(sin_less, cos_y)
+    a, b = across, -(across * tan_x) - sine
+    c, d = down, cosine - down * tan_x
+    return tl.div_rn(d, scale), tl.div_rn(-b, scale), tl.div_rn(-c, scale), tl.div_rn(a, scale)
+
+
+@triton.jit
+def whole_translation(word, share, SIDE: tl.constexpr):
+    """A translation uniform in plus or minus that share of a side, in whole pixels."""
+    most = share * (SIDE * 1.0)
+    return tl.floor(between(word, -most, most) + 0.5)
+
+
+@triton.jit
+def source_map(y0, x0, h, w, flip, flip_v, linear, shift, H: tl.constexpr, W: tl.constexpr):
+    """The map of a result of H x W: turned back about its centre, flipped back, laid onto the box."""
+    i00, i01, i10, i11 = linear
+    shift_x, shift_y = shift
+    to_x, to_y = 0.5 * W + shift_x, 0.5 * H + shift_y
+    t_x, t_y = 0.5 * W - (i00 * to_x + i01 * to_y), 0.5 * H - (i10 * to_x + i11 * to_y)
+    i00, i01 = tl.where(flip, -i00, i00), tl.where(flip, -i01, i01)
+    i10, i11 = tl.where(flip_v, -i10, i10), tl.where(flip_v, -i11, i11)
+    t_x, t_y = tl.where(flip, W - t_x, t_x), tl.where(flip_v, H - t_y, t_y)
+    step_x, step_y = tl.div_rn(w.to(tl.float32), W * 1.0), tl.div_rn(h.to(tl.float32), H * 1.0)
+    return (
+        step_x * i00, step_x * i01, x0.to(tl.float32) + step_x * t_x,
+        step_y * i10, step_y * i11, y0.to(tl.float32) + step_y * t_y,
+    )  # fmt: skip
+
+
+@triton.jit
+def located(m, y, x, TURNS: tl.constexpr):
+    """The point (v, u) of the source below pixel (y, x) of the result; v a row's where nothing turns."""
+    down, across = y.to(tl.float32) + 0.5, x.to(tl.float32) + 0.5
+    v, u = m[4] * down + m[5], m[0] * across + m[2]
+    if TURNS:  # terms that are zeros else
+        v, u = v + m[3] * across, (m[1] * down + m[2]) + m[0] * across
+    return v, u
+
+
+@triton.jit
+def folded(index, low, high, BEYOND: tl.constexpr):
+    """(index within [low, high), whether it was there) of a row or column."""
+    there = (index >= low) & (index < high)
+    if BEYOND != BEYOND_FILL:
+        if BEYOND != BEYOND_EDGE:  # mirrored about the outermost pixel
+            index = tl.where(index < low, 2 * low - index, index)
+            index = tl.where(index >= high, 2 * (high - 1) - index, index)
+        there = there | (index == index)
+    return tl.minimum(tl.maximum(index, low), high - 1), there
+
+
+@triton.jit
+def gray_of(red, green, blue):
+    return RED * red + GREEN * green + BLUE * blue
+
+
+@triton.jit
+def between_0_and(value, most):
+    return tl.minimum(tl.maximum(value, 0.0), most)
+
+
+@triton.jit
+def colored(value, most, brightness, contrast, saturation, pivot, grayscale):
+    """Brightness, contrast about `pivot`, saturation, then grayscale, of a pixel's three channels within [0, most]."""
+    bright = ()
+    for c in tl.static_range(3):
+        channel = between_0_and(value[c] * brightness, most)
+        bright = bright + (between_0_and(pivot + contrast * (channel - pivot), most),)
+    gray = gray_of(bright[0], bright[1], bright[2])
+    vivid = ()
+    for c in tl.static_range(3):
+        vivid = vivid + (between_0_and(gray + saturation * (bright[c] - gray), most),)
+    gray = gray_of(vivid[0], vivid[1], vivid[2])
+    result = ()
+    for c in tl.static_range(3):
+        result = result + (tl.where(grayscale != 0, gray, vivid[c]),)
+    return result
