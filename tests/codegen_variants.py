@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fusedmix.placement import NOTHING, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
 from fusedmix.recipe import EXACT, PERMUTE, ROLL, Geometry, Recipe
 from fusedmix.spec import (
     CutMix,
@@ -41,6 +42,7 @@ class Variant:
     replay: bool = False
     has_norm: bool = False
     load_width: str = "128"  # bits of an image load
+    store_width: str = "128"  # bits of an image store
     narrow_rows: bool = False  # rows of targets too short, or of int64 classes, for 128-bit stores
     images: int = 2  # images that a program reads and writes
     gathers: bool = False  # reads pixel by pixel what ResizeMix shrinks
@@ -82,8 +84,41 @@ FAMILY = {
     ),
 }  # fmt: skip
 
+
+def augment(
+    placement: Placement, recipe: Recipe, out_dtype: torch.dtype = BF16, side: int = 256, **options: object
+) -> Variant:
+    """FusedAugment of uint8 images, normalised."""
+    geometry = placement.geometry(side, side)
+    batch = 512 if side == 32 else 128
+    return Variant(
+        recipe._replace(num_classes=1000), U8, out_dtype, (batch, 3, side, side), (batch,), has_norm=True,
+        geometry=geometry, gathers=True, **options,
+    )  # fmt: skip
+
+
+WINDOW = Placement((224, 224), RandomCrop(), Flip())
+RESIZED = Placement((224, 224), RandomResizedCrop(), Flip())
+DEIT = Placement((224, 224), RandomResizedCrop(), Flip(), None, ColorJitter(0.3, 0.3, 0.3))
+MIX = family(CutMix(), Mixup())
+DEIT_MIX = family(CutMix(), Mixup(), erase=RandomErasing(fill_mode="pixel"))
+AUGMENT = {
+    "augment: CIFAR, CutMix to float32": augment(
+        Placement(None, RandomCrop(4), Flip()), family(CutMix()), F32, 32, load_width="32"
+    ),
+    "augment: crop, flip": augment(WINDOW, NOTHING, images=1),
+    "augment: crop, flip, mix": augment(WINDOW, MIX),
+    "augment: resized crop": augment(RESIZED, NOTHING, images=1, store_width="64"),
+    "augment: resized crop, mix": augment(RESIZED, MIX, store_width="64", max_registers=255),
+    "augment: affine to float32": augment(
+        Placement((224, 224), None, None, RandomAffine(10.0)), NOTHING, F32, images=1, max_registers=255
+    ),
+    "augment: DeiT": augment(DEIT, DEIT_MIX, store_width="64", max_registers=255, max_shared=1024),
+}
+
 HOT = {
     **FAMILY,
+    **AUGMENT,
     **{
         f"{name} {str(dtype)[6:]}": Variant(recipe, dtype)
         for name, recipe in (("cutmix", CUTMIX), ("mixup", MIXUP), ("policy", POLICY))
@@ -130,6 +165,14 @@ HOT = {
 }
 
 
+# One of each kind of access and loop, for the targets of which the tests compile a part.
+PART = (
+    "cutmix float32", "mixup bfloat16", "policy uint8", "cutmix float32 in place", "policy bfloat16 in place",
+    "mixup float32 channels_last", "mixup float32 CIFAR", "cutmix float32 permute", "cutmix bfloat16 exact",
+    "policy bfloat16 replay", "policy bfloat16 adjoint", "cutmix bfloat16 soft", "policy uint8 to bfloat16 normalised",
+)  # fmt: skip
+
+
 def variants_for(target: str) -> dict[str, Variant]:
-    """What the tests compile: the family for one NVIDIA target and AMD's, all of it being a matter of minutes."""
-    return HOT if target in ("sm_90", "gfx942") else {name: HOT[name] for name in HOT if name not in FAMILY}
+    """What the tests compile: all for one NVIDIA target and AMD's, a part for the others; all of it takes minutes."""
+    return HOT if target in ("sm_90", "gfx942") else {name: HOT[name] for name in PART}

@@ -105,6 +105,13 @@ def test_variant(compiled: tuple[str, dict], name: str) -> None:
         pytest.skip("compiled by python -m bench.static")
     report, hot = reports[name], HOT[name]
     assert report["spills"] == 0, report
+    if hot.geometry is not None:  # pixels are gathered byte by byte
+        assert report["loads"].get("U8", 0) >= 3 * hot.images, report
+        assert report["stores"].get(hot.store_width, 0) >= (target != "gfx942") * 3 * hot.images, report
+        assert target == "gfx942" or set(report["stores"]) <= {"128", hot.store_width}, report
+        assert target == "gfx942" or report["registers"] <= hot.max_registers, report
+        assert report["shared"] <= hot.max_shared, report
+        return
     numbers = NUMBERS - (hot.images == 1) if hot.load_width == "64" else 0  # a lone sample's class is loaded once
     if target == "gfx942" and name in FAMILY:
         numbers = 0  # they come through scalar loads, which are not counted

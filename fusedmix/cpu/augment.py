@@ -2,13 +2,16 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fusedmix.recipe import (
     BEYOND_FILL,
     CROP_CENTER,
     CROP_WINDOW,
+    METHOD_CUTMIX,
     METHOD_MIXUP,
+    METHOD_NONE,
     METHOD_SMOOTHMIX,
     Geometry,
     Recipe,
@@ -25,13 +28,13 @@ from fusedmix.reference.augment import (
 )
 from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
-from fusedmix.reference.mix import finished
 
 from .family import SMALL_SAMPLE, Samples, is_boxed, rows_of, words
-from .mix import as_numpy, mix_targets
+from .mix import as_numpy, mix_targets, paste_boxes, sample_rows
 from .sampling import Array
 
 CHUNK_BYTES = 1 << 21  # float32 bytes of the results of a chunk
+SMALL_BATCH = 1 << 23  # float32 bytes of a result of small images that is one chunk
 SMALL_IMAGE = 1 << 13  # pixels of a result below which one gather over many samples beats a loop over them
 
 
@@ -90,35 +93,69 @@ def fill_images(
     dtype = torch.float32 if computes else x.dtype
     sample_bytes = 4 * out[0].numel()
     by_steps = sample_bytes < SMALL_SAMPLE and not is_boxed(recipe)
+    # Small images that only CutMix changes: boxes of many samples at once, before they are converted.
+    only_boxes = not recipe.erase and all(method_of(code) in (METHOD_NONE, METHOD_CUTMIX) for code in recipe.choices)
+    pastes = copies and only_boxes and sample_bytes < SMALL_SAMPLE
     order, partner = paired_order(drawn.family), drawn.family.partner.numpy()
-    step = max(2, CHUNK_BYTES // sample_bytes)
+    step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
+    if sample_bytes < SMALL_SAMPLE and len(x) * sample_bytes <= SMALL_BATCH:
+        order, step = np.arange(len(x)), len(x)
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
     for start in range(0, len(order), step):
         members = order[start : start + step]
-        needed = np.concatenate([members, np.setdiff1d(partner[members], members)])
+        shape = (len(members), *out.shape[1:])
+        needed = members
+        if len(members) < len(x):
+            needed = np.concatenate([members, np.setdiff1d(partner[members], members)])
+        straight = in_order(members)
+        written = out[members[0] : members[-1] + 1] if straight else None
+        value = written if written is not None and out.dtype == dtype else torch.empty(shape, dtype=dtype)
         placed = scratch[: len(needed)]
         source.place(needed, placed)
         rows, place_of = torch.from_numpy(members), {n: k for k, n in enumerate(needed.tolist())}
         local = torch.tensor([place_of[n] for n in partner[members].tolist()])
         family = rows_of(drawn.family, rows)._replace(partner=local)
         ranks = None if field is None else field[rows]
-        if by_steps:
-            value = apply_family(
-                placed[: len(members)].float(), placed[local].float(), family, recipe, fill, ranks, words
-            )
+        if pastes:
+            other = placed[local]
+            paste_boxes(
+                sample_rows(placed[: len(members)]), sample_rows(other), sample_rows(other),
+                family.region.slots[:, :4].numpy(), other,
+            )  # fmt: skip
+            value.copy_(other)
+        elif by_steps:
+            own, other = placed[: len(members)].float(), placed[local].float()
+            value.copy_(apply_family(own, other, family, recipe, fill, ranks, words))
         else:
-            value = placed[: len(members)].to(dtype, copy=True)
+            value.copy_(placed[: len(members)])
             samples = Samples(placed, family, recipe, fill, ranks)
             for k in samples.changed:
                 samples.change(k, value[k])
-        if computes:
-            value = finished(value, norm, out.dtype)
-        first, last = int(members[0]), int(members[-1])
-        if last - first == len(members) - 1 and bool((np.diff(members) == 1).all()):
-            out[first : last + 1] = value
+        finish_in_place(value, norm, out.dtype)
+        if written is not None:
+            if value is not written:
+                written.copy_(value)
+        elif sample_bytes < SMALL_SAMPLE:
+            out[rows] = value.to(out.dtype)
         else:
-            out[rows] = value
+            for k, n in enumerate(members.tolist()):
+                out[n].copy_(value[k])
+
+
+def in_order(members: Array) -> bool:
+    return bool((np.diff(members) == 1).all())
+
+
+def finish_in_place(value: Tensor, norm: Tensor | None, dtype: torch.dtype) -> None:
+    """The reference's `finished`, but for the cast."""
+    if value.dtype == dtype and norm is None:
+        return
+    if norm is not None:
+        mean, inverse_std = norm.view(2, 1, -1, 1, 1)
+        value.sub_(mean).mul_(inverse_std)
+    if dtype == torch.uint8:
+        value.clamp_(0, 255).round_()
 
 
 def paired_order(family: FamilyDraw) -> Array:
@@ -152,24 +189,50 @@ class Source:
         own = Placement(*(tuple(c[rows] for c in part) for part in self.drawn.placement))
         if self.is_window and geometry.beyond == BEYOND_FILL:
             target, fill = bits_of(out), bits_of(self.fill.to(out.dtype))[:, None, None]
-            for k, n in enumerate(members.tolist()):
-                self.paste_window(n, target[k], fill, out.dtype)
+            if geometry.height * geometry.width < SMALL_IMAGE:
+                self.paste_windows(members, target, fill, out.dtype)
+            else:
+                for k, n in enumerate(members.tolist()):
+                    self.paste_window(n, target[k], fill, out.dtype)
         elif geometry.height * geometry.width < SMALL_IMAGE:
             out.copy_(sampled(self.x[rows].float(), own, geometry, self.fill))
         elif geometry.turns:
             for k, n in enumerate(members.tolist()):
                 one = Placement(*(tuple(c[k : k + 1] for c in part) for part in own))
                 out[k] = sampled(self.x[n : n + 1].float(), one, geometry, self.fill)[0]
+        elif geometry.bilinear:
+            edges = torch.stack(own.limits, 1).tolist()
+            flips = torch.stack([own.map[4] < 0, own.map[0] < 0], 1).tolist()
+            for k, n in enumerate(members.tolist()):
+                resize(self.x[n], edges[k], flips[k], out[k])
         else:
             v, u = points(own.map[4], own.map[5], geometry.height), points(own.map[0], own.map[2], geometry.width)
             y0, x0, y1, x1 = (c[:, None] for c in own.limits)
-            resample = self.blend_lines if geometry.bilinear else self.pick_lines
             for k, n in enumerate(members.tolist()):
-                resample(self.x[n], v[k], u[k], (y0[k], y1[k]), (x0[k], x1[k]), out[k])
+                self.pick_lines(self.x[n], v[k], u[k], (y0[k], y1[k]), (x0[k], x1[k]), out[k])
         if self.drawn.coloring is not None:
             factors = columns([c[rows] for c in self.drawn.coloring])
             for k, channel in enumerate(colored(list(out.unbind(1)), self.most, *factors)):
                 out[:, k] = channel
+
+    def paste_windows(self, members: Array, target: Array, fill: Array, dtype: torch.dtype) -> None:
+        """`paste_window` of many small images, cut out of a padded copy of them."""
+        top, left, flip_v, flip = np.array([self.windows[n] for n in members.tolist()]).T
+        whole = len(members) == len(self.x) and in_order(members)
+        source = bits_of((self.x if whole else self.x[torch.from_numpy(members)]).to(dtype))
+        (height, width), (above, before) = source.shape[2:], (max(0, -top.min()), max(0, -left.min()))
+        below, after = (
+            max(0, int(start.max()) + size - side)
+            for start, size, side in ((top, target.shape[2], height), (left, target.shape[3], width))
+        )
+        padded = np.empty((*source.shape[:2], above + height + below, before + width + after), source.dtype)
+        padded[:] = fill
+        padded[:, :, above : above + height, before : before + width] = source
+        windows = np.lib.stride_tricks.sliding_window_view(padded, target.shape[2:], axis=(2, 3))
+        target[:] = windows[np.arange(len(members)), :, top + above, left + before]
+        for axis, flips in ((2, flip_v), (3, flip)):
+            chosen = np.flatnonzero(flips)
+            target[chosen] = np.flip(target[chosen], axis)
 
     def paste_window(self, n: int, target: Array, fill: Array, dtype: torch.dtype) -> None:
         """Copies a window that may reach beyond the image; bits only."""
@@ -195,29 +258,14 @@ class Source:
         if self.geometry.beyond == BEYOND_FILL:
             out.copy_(torch.where(row_there[:, None] & column_there, out, self.fill[:, None, None].to(out.dtype)))
 
-    def blend_lines(
-        self, image: Tensor, v: Tensor, u: Tensor, rows: tuple[Tensor, Tensor], across: tuple[Tensor, Tensor],
-        out: Tensor,
-    ) -> None:  # fmt: skip
-        """Bilinear, of a crop that does not turn: the rows it needs blended across, then these blended down."""
-        assert self.geometry.limited
-        v, u = v - 0.5, u - 0.5
-        top, left = torch.floor(v), torch.floor(u)
-        low, far = (v - top)[:, None], u - left
-        upper, _ = folded(top.long(), *rows, self.geometry.beyond)
-        lower, _ = folded(top.long() + 1, *rows, self.geometry.beyond)
-        near, _ = folded(left.long(), *across, self.geometry.beyond)
-        next_one, _ = folded(left.long() + 1, *across, self.geometry.beyond)
-        first, last = int(torch.minimum(upper, lower).min()), int(torch.maximum(upper, lower).max())
-        if last - first + 1 <= 2 * len(v):
-            image, upper, lower = image[:, first : last + 1], upper - first, lower - first
-        else:  # shrunk to less than half: most rows are not needed
-            image = torch.cat([image.index_select(1, upper), image.index_select(1, lower)], 1)
-            upper, lower = torch.arange(len(v)), torch.arange(len(v)) + len(v)
-        a, b = (image.index_select(2, column).float() for column in (near, next_one))
-        blended = b.sub_(a).mul_(far).add_(a)
-        a, b = blended.index_select(1, upper), blended.index_select(1, lower)
-        torch.add(b.sub_(a).mul_(low), a, out=out)
+
+def resize(image: Tensor, edges: list[int], flips: list[bool], out: Tensor) -> None:
+    """A crop, flipped and resized by torch's own kernel, whose coordinates count from the crop instead of the image."""
+    y0, x0, y1, x1 = edges
+    crop = image[:, y0:y1, x0:x1]
+    if any(flips):
+        crop = crop.flip([axis for axis, flip in zip((1, 2), flips, strict=True) if flip])
+    out.copy_(F.interpolate(crop[None].float(), size=out.shape[1:], mode="bilinear", align_corners=False)[0])
 
 
 def points(step: Tensor, start: Tensor, size: int) -> Tensor:
