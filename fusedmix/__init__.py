@@ -1,6 +1,6 @@
 """fusedmix: batch augmentation for PyTorch, one launch a call."""
 
-from . import recipes, visualize
+from . import loader, recipes, visualize
 from .augment import AugmentPlan, FusedAugment
 from .functional import (
     Plan,
@@ -73,6 +73,7 @@ __all__ = [
     "fused_random_erasing",
     "fused_resizemix",
     "fused_smoothmix",
+    "loader",
     "recipes",
     "visualize",
 ]

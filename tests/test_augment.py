@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from augment_cases import CASES, MIX, Case, check
-from cases import DTYPES, images
+from cases import DTYPES, EXACT, images
 from torch import Tensor
 
 import fusedmix
@@ -55,9 +55,17 @@ def test_cpu_routes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_augment, "SMALL_IMAGE", 0)
     monkeypatch.setattr(cpu_augment, "SMALL_SAMPLE", 0)
     monkeypatch.setattr(cpu_augment, "CHUNK_BYTES", 1)
+    # torch's own resize measures from the crop and we from the image: points differ by the rounding of float32, which
+    # moves a value of 255 by less than 1e-3, and by one step of the dtype of the result where it is a tie.
+    geometry = CASES[name].placement.geometry(8, 9)
+    resizes = geometry.bilinear and not geometry.turns
     for dtype in DTYPES:
-        check("cpu", CASES[name], (5, 3, 8, 9), dtype, dtype == torch.float32, seed=3)
-        check("cpu", CASES[name], (4, 3, 40, 9), dtype, seed=4, norm=NORM, out_dtype=torch.float32)
+        step = (1.0, 0.0) if dtype == torch.uint8 else (1e-3, torch.finfo(dtype).eps)
+        first, second = (step, (1e-3, 0.0)) if resizes else (EXACT, EXACT)
+        check("cpu", CASES[name], (5, 3, 8, 9), dtype, dtype == torch.float32, seed=3, tolerance=first)
+        check(
+            "cpu", CASES[name], (4, 3, 40, 9), dtype, seed=4, norm=NORM, out_dtype=torch.float32, tolerance=second
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
