@@ -9,7 +9,7 @@ from fusedmix import recipe as codes
 from fusedmix import rng
 from fusedmix.recipe import CROP_RESIZED, CROP_WINDOW, Geometry, Recipe
 
-from .family import FamilyDraw, Words, apply_family, columns, draw_family, pack, pixels, unpack
+from .family import FamilyDraw, apply_family, columns, draw_family, pack, pixels, unpack
 from .geometry import (
     central_box,
     colored,
@@ -21,6 +21,7 @@ from .geometry import (
     whole_translation,
 )
 from .mix import finished, mixed_target
+from .philox import Words
 from .philox import words as philox_words
 from .regions import as_bits, between, from_bits
 from .sampling import below, number, unit

@@ -1,7 +1,6 @@
 """The whole call of the family, step by step: a method per sample out of a list, then what is erased."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +37,7 @@ from fusedmix.recipe import (
 )
 
 from .mix import finished, mixed_target
+from .philox import Words
 from .philox import words as philox_words
 from .pixel import lerp
 from .regions import (
@@ -63,8 +63,6 @@ from .regions import (
     unit,
 )
 from .sampling import mates, number, sqrt, symmetric_beta
-
-Words = Callable[[int, int, Tensor, Any], tuple[Tensor, ...]]
 
 
 class Region(NamedTuple):
@@ -241,7 +239,7 @@ def draw_family(
     """
     knobs = knobs.cpu()
     i = torch.arange(batch)
-    mate = mates(recipe, seed, offset, sample_offset, batch, partner)
+    mate = mates(recipe, seed, offset, sample_offset, batch, partner, words)
     sample = sample_offset + (torch.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
     if recipe.mode == MODE_BATCH:
         sample = torch.zeros_like(i)

@@ -1,11 +1,15 @@
 """Philox4x32-10 (Salmon et al., SC 2011) in torch int64 arithmetic."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 ROUND_A, ROUND_B = 0xD2511F53, 0xCD9E8D57
 KEY_A, KEY_B = 0x9E3779B9, 0xBB67AE85
 MASK32 = 0xFFFFFFFF
+Words = Callable[[int, int, Tensor, Any], tuple[Tensor, ...]]  # `words` below, or a faster one
 
 
 def multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,13 @@ float32, one rounding per step, as in `sampling`.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fusedmix import rng
 
-from .philox import MASK32, multiply
+from .philox import MASK32, Words, multiply
 from .philox import words as philox_words
 from .sampling import below, exp, horner, log, number, open_unit, sin_half_pi, sqrt, unit
 
@@ -172,7 +171,7 @@ def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, T
     return first.long(), (first.long() + 1).clamp(max=side - 1), at - first
 
 
-def normal(key: int, counter: Tensor, words: Callable[..., tuple[Tensor, ...]] = philox_words) -> Tensor:
+def normal(key: int, counter: Tensor, words: Words = philox_words) -> Tensor:
     """Standard normal noise of each counter, by Box and Muller's transform."""
     stream = rng.STREAM_NOISE + rng.STREAM_STEP * counter
     word_u, word_v, _, _ = words(key & MASK32, 0, torch.zeros_like(counter), stream)

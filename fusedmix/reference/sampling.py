@@ -23,7 +23,8 @@ from fusedmix.recipe import (
     side_range,
 )
 
-from .philox import words
+from .philox import Words
+from .philox import words as philox_words
 
 
 class Draw(NamedTuple):
@@ -123,14 +124,17 @@ def matching(h: Tensor, i: Tensor, batch: int) -> Tensor:
     return mate
 
 
-def sort_keys(seed: int, offset: int, sample_offset: int, batch: int) -> Tensor:
+def sort_keys(seed: int, offset: int, sample_offset: int, batch: int, words: Words) -> Tensor:
     """One distinct int64 key per sample: 31 random bits, then the index."""
     i = torch.arange(batch)
     four = torch.stack(words(seed, offset, sample_offset + i // 4, rng.STREAM_KEYS))  # [4, B]
     return ((four[i % 4, i] >> 1) << 32) | i
 
 
-def mates(recipe: Recipe, seed: int, offset: int, sample_offset: int, batch: int, given: Tensor | None) -> Tensor:
+def mates(
+    recipe: Recipe, seed: int, offset: int, sample_offset: int, batch: int, given: Tensor | None,
+    words: Words = philox_words,
+) -> Tensor:  # fmt: skip
     """Partner of every sample before `p` is applied, int64 [B]."""
     i = torch.arange(batch)
     if batch == 0 or recipe.pairing == FLIP:
@@ -146,7 +150,7 @@ def mates(recipe: Recipe, seed: int, offset: int, sample_offset: int, batch: int
     if recipe.pairing == MATCHING:
         word = words(seed, offset, torch.tensor([sample_offset]), rng.STREAM_MATCHING)[0]
         return matching(below(word, batch - 1 if batch % 2 == 0 else batch), i, batch)
-    order = sort_keys(seed, offset, sample_offset, batch).argsort()  # the sample at each rank
+    order = sort_keys(seed, offset, sample_offset, batch, words).argsort()  # the sample at each rank
     if recipe.pairing == PERMUTE:
         rank = torch.empty_like(order)
         rank[order] = i
@@ -215,8 +219,8 @@ def draw(
     sample = sample_offset + (torch.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
     if recipe.mode == MODE_BATCH:
         sample = torch.zeros_like(i)
-    apply, switch, word_u, word_v = words(seed, offset, sample, rng.STREAM_SAMPLE)
-    word_y, word_x, _, _ = words(seed, offset, sample, rng.STREAM_BOX)
+    apply, switch, word_u, word_v = philox_words(seed, offset, sample, rng.STREAM_SAMPLE)
+    word_y, word_x, _, _ = philox_words(seed, offset, sample, rng.STREAM_BOX)
 
     mixed = (unit(apply) < number(recipe.p, apply)) & (mate != i)  # a sample left alone is not mixed
     cut = unit(switch) < number(recipe.switch_prob, switch)
