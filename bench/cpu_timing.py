@@ -159,6 +159,21 @@ def measure(point: Point, rounds: int, chosen: list[Contender] | None = None) ->
     }  # fmt: skip
 
 
+def table_of(shape: tuple[int, ...], timed: Timed, remarks: list[dict[str, Any]], rounds: int = 15) -> dict[str, Any]:
+    """Ratios of what is timed to the median copy; `remarks` are the rows of what could not be."""
+    times, copies, attempts = interleave(timed, rounds)
+    if 2 * len(copies) < rounds:
+        pytest.fail(f"the machine is too busy to tell: {len(copies)} calm rounds of {attempts}")
+    unit, rows = float(np.median(copies)), list(remarks)
+    for (name, destination), values in times.items():
+        low, middle, high = (round(float(q) / unit, 3) for q in np.percentile(values, (25, 50, 75)))
+        rows.append({"contender": name, "destination": destination, "ratio": middle, "quartiles": [low, high]})
+    return {
+        "shape": list(shape), "threads": torch.get_num_threads(), "unit": "median of out.copy_(x)", "rounds": attempts,
+        "copy ms, this machine only": round(unit, 4), "rounds kept": len(copies), "rows": rows,
+    }  # fmt: skip
+
+
 def show(title: str, table: dict[str, Any]) -> None:
     print(f"\n\n{title}: times {table['copy ms, this machine only']:.3f} ms of copy, {table['threads']} threads; "
           f"{table['rounds kept']} of {table['rounds']} rounds kept")  # fmt: skip

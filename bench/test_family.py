@@ -7,18 +7,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from contenders import OURS
-from cpu_timing import Timed, interleave, show
+from cpu_timing import Timed, show, table_of
 from peers import Wrong, import_torchvision
 from torch import Tensor
 
 import fusedmix
 
 SHAPES = [(512, 3, 32, 32), (128, 3, 224, 224)]
-ROUNDS = 15
 Erasing = Callable[[Tensor], Tensor]
 
 
@@ -48,20 +46,6 @@ def gate(erase: Erasing, x: Tensor) -> None:
         raise Wrong(f"{share:.2f} of the images were erased instead of one half")
 
 
-def table_of(shape: tuple[int, ...], x: Tensor, out: Tensor, timed: Timed, remarks: list[dict[str, Any]]) -> dict:
-    times, copies, attempts = interleave(timed, ROUNDS)
-    if 2 * len(copies) < ROUNDS:
-        pytest.fail(f"the machine is too busy to tell: {len(copies)} calm rounds of {attempts}")
-    unit, rows = float(np.median(copies)), list(remarks)
-    for (name, destination), values in times.items():
-        low, middle, high = (round(float(q) / unit, 3) for q in np.percentile(values, (25, 50, 75)))
-        rows.append({"contender": name, "destination": destination, "ratio": middle, "quartiles": [low, high]})
-    return {
-        "shape": list(shape), "threads": torch.get_num_threads(), "unit": "median of out.copy_(x)", "rounds": attempts,
-        "copy ms, this machine only": round(unit, 4), "rounds kept": len(copies), "rows": rows,
-    }  # fmt: skip
-
-
 def bound(x: Tensor, out: Tensor, call: Callable[[Tensor], Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
     return lambda: call(x), lambda: out.copy_(x)
 
@@ -87,7 +71,7 @@ def test_random_erasing(shape, benchmark, keep):
             timed[key] = bound(source, out, erase)
         except (ImportError, Wrong) as error:
             remarks.append({"contender": key[0], "destination": key[1], "status": str(error)})
-    table = table_of(shape, x, out, timed, remarks)
+    table = table_of(shape, timed, remarks)
     show(f"random erasing {list(shape)}", table)
     keep(f"random erasing {list(shape)}", table)
     benchmark.pedantic(lambda: ours(changed, inplace=True), rounds=5, warmup_rounds=1)
@@ -115,7 +99,7 @@ def test_family(shape, benchmark, keep):
     }
     timed = {(f"{OURS} {name}", "out"): bound(x, out, call) for name, call in calls.items()}
     timed[f"{OURS} cutmix or mixup, then erasing", "fresh"] = bound(x, out, lambda t: policy(t, y))
-    table = table_of(shape, x, out, timed, [])
+    table = table_of(shape, timed, [])
     show(f"family {list(shape)}", table)
     keep(f"family {list(shape)}", table)
     benchmark.pedantic(lambda: calls["cutout"](x), rounds=3, warmup_rounds=1)

@@ -1,10 +1,13 @@
 """FusedAugment on the CPU: the reference's draws, then chunks of samples that stay in cache from bytes to result."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusedmix import rng
 from fusedmix.recipe import (
     BEYOND_FILL,
     CROP_CENTER,
@@ -96,28 +99,29 @@ def fill_images(
     # Small images that only CutMix changes: boxes of many samples at once, before they are converted.
     only_boxes = not recipe.erase and all(method_of(code) in (METHOD_NONE, METHOD_CUTMIX) for code in recipe.choices)
     pastes = copies and only_boxes and sample_bytes < SMALL_SAMPLE
+    alone = not recipe.erase and all(method_of(code) == METHOD_NONE for code in recipe.choices)
     order, partner = paired_order(drawn.family), drawn.family.partner.numpy()
     step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
     if sample_bytes < SMALL_SAMPLE and len(x) * sample_bytes <= SMALL_BATCH:
         order, step = np.arange(len(x)), len(x)
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
+    values = torch.empty((step, *out.shape[1:]), dtype=dtype)
     for start in range(0, len(order), step):
         members = order[start : start + step]
-        shape = (len(members), *out.shape[1:])
         needed = members
         if len(members) < len(x):
             needed = np.concatenate([members, np.setdiff1d(partner[members], members)])
-        straight = in_order(members)
-        written = out[members[0] : members[-1] + 1] if straight else None
-        value = written if written is not None and out.dtype == dtype else torch.empty(shape, dtype=dtype)
-        placed = scratch[: len(needed)]
+        value = values[: len(members)]
+        placed = value if alone else scratch[: len(needed)]
         source.place(needed, placed)
         rows, place_of = torch.from_numpy(members), {n: k for k, n in enumerate(needed.tolist())}
         local = torch.tensor([place_of[n] for n in partner[members].tolist()])
         family = rows_of(drawn.family, rows)._replace(partner=local)
         ranks = None if field is None else field[rows]
-        if pastes:
+        if alone:
+            pass
+        elif pastes:
             other = placed[local]
             paste_boxes(
                 sample_rows(placed[: len(members)]), sample_rows(other), sample_rows(other),
@@ -132,30 +136,32 @@ def fill_images(
             samples = Samples(placed, family, recipe, fill, ranks)
             for k in samples.changed:
                 samples.change(k, value[k])
-        finish_in_place(value, norm, out.dtype)
-        if written is not None:
-            if value is not written:
-                written.copy_(value)
+        if in_order(members):
+            finish(value, norm, out[members[0] : members[-1] + 1])
         elif sample_bytes < SMALL_SAMPLE:
+            finish(value, norm, value)
             out[rows] = value.to(out.dtype)
         else:
             for k, n in enumerate(members.tolist()):
-                out[n].copy_(value[k])
+                finish(value[k : k + 1], norm, out[n : n + 1])
 
 
 def in_order(members: Array) -> bool:
     return bool((np.diff(members) == 1).all())
 
 
-def finish_in_place(value: Tensor, norm: Tensor | None, dtype: torch.dtype) -> None:
-    """The reference's `finished`, but for the cast."""
-    if value.dtype == dtype and norm is None:
-        return
+def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
+    """Writes `value` to `out`, normalised and cast as by the reference's `finished`; changes `value`."""
     if norm is not None:
         mean, inverse_std = norm.view(2, 1, -1, 1, 1)
-        value.sub_(mean).mul_(inverse_std)
-    if dtype == torch.uint8:
+        value.sub_(mean)
+        torch.mul(value, inverse_std, out=out if out.dtype == value.dtype else value)
+        if out.dtype == value.dtype:
+            return
+    if out.dtype == torch.uint8 and value.dtype != out.dtype:
         value.clamp_(0, 255).round_()
+    if out is not value:
+        out.copy_(value)
 
 
 def paired_order(family: FamilyDraw) -> Array:
@@ -188,12 +194,12 @@ class Source:
         geometry, rows = self.geometry, torch.from_numpy(members)
         own = Placement(*(tuple(c[rows] for c in part) for part in self.drawn.placement))
         if self.is_window and geometry.beyond == BEYOND_FILL:
-            target, fill = bits_of(out), bits_of(self.fill.to(out.dtype))[:, None, None]
+            fill = self.fill.to(out.dtype)[:, None, None]
             if geometry.height * geometry.width < SMALL_IMAGE:
-                self.paste_windows(members, target, fill, out.dtype)
+                self.paste_windows(members, bits_of(out), bits_of(fill), out.dtype)
             else:
                 for k, n in enumerate(members.tolist()):
-                    self.paste_window(n, target[k], fill, out.dtype)
+                    self.paste_window(n, out[k], fill)
         elif geometry.height * geometry.width < SMALL_IMAGE:
             out.copy_(sampled(self.x[rows].float(), own, geometry, self.fill))
         elif geometry.turns:
@@ -211,9 +217,17 @@ class Source:
             for k, n in enumerate(members.tolist()):
                 self.pick_lines(self.x[n], v[k], u[k], (y0[k], y1[k]), (x0[k], x1[k]), out[k])
         if self.drawn.coloring is not None:
-            factors = columns([c[rows] for c in self.drawn.coloring])
-            for k, channel in enumerate(colored(list(out.unbind(1)), self.most, *factors)):
+            self.color(rows, out)
+
+    def color(self, rows: Tensor, out: Tensor) -> None:
+        drawn = [c[rows] for c in self.drawn.coloring or ()]
+        if self.geometry.height * self.geometry.width < SMALL_IMAGE:
+            for k, channel in enumerate(colored(list(out.unbind(1)), self.most, *columns(drawn))):
                 out[:, k] = channel
+            return
+        scratch = out.new_empty((2, *out.shape[2:]))
+        for image, factors in zip(out, zip(*(c.tolist() for c in drawn), strict=True), strict=True):
+            recolor(image, self.most, factors, scratch)
 
     def paste_windows(self, members: Array, target: Array, fill: Array, dtype: torch.dtype) -> None:
         """`paste_window` of many small images, cut out of a padded copy of them."""
@@ -234,18 +248,22 @@ class Source:
             chosen = np.flatnonzero(flips)
             target[chosen] = np.flip(target[chosen], axis)
 
-    def paste_window(self, n: int, target: Array, fill: Array, dtype: torch.dtype) -> None:
-        """Copies a window that may reach beyond the image; bits only."""
-        top, left, flip_v, flip = self.windows[n]
-        source = bits_of(self.x[n].to(dtype))
-        height, width = target.shape[1:]
-        target = target[:, :: -1 if flip_v else 1, :: -1 if flip else 1]
-        first, last = max(0, -top), min(height, source.shape[1] - top)
-        start, stop = max(0, -left), min(width, source.shape[2] - left)
+    def paste_window(self, n: int, out: Tensor, fill: Tensor) -> None:
+        """Copies a window that may reach beyond the image."""
+        top, left, *flips = self.windows[n]
+        (height, width), (rows, columns) = out.shape[1:], self.x.shape[2:]
+        first, last = max(0, -top), min(height, rows - top)
+        start, stop = max(0, -left), min(width, columns - left)
         if first > 0 or start > 0 or last < height or stop < width:
-            target[:] = fill
-        if first < last and start < stop:
-            target[:, first:last, start:stop] = source[:, top + first : top + last, left + start : left + stop]
+            out.copy_(fill.expand_as(out))
+        if first >= last or start >= stop:
+            return
+        window = flipped(self.x[n, :, top + first : top + last, left + start : left + stop], flips)
+        if flips[0]:
+            first, last = height - last, height - first
+        if flips[1]:
+            start, stop = width - stop, width - start
+        out[:, first:last, start:stop].copy_(window)
 
     def pick_lines(
         self, image: Tensor, v: Tensor, u: Tensor, rows: tuple[Tensor, Tensor], across: tuple[Tensor, Tensor],
@@ -262,10 +280,33 @@ class Source:
 def resize(image: Tensor, edges: list[int], flips: list[bool], out: Tensor) -> None:
     """A crop, flipped and resized by torch's own kernel, whose coordinates count from the crop instead of the image."""
     y0, x0, y1, x1 = edges
-    crop = image[:, y0:y1, x0:x1]
-    if any(flips):
-        crop = crop.flip([axis for axis, flip in zip((1, 2), flips, strict=True) if flip])
+    crop = flipped(image[:, y0:y1, x0:x1], flips)
     out.copy_(F.interpolate(crop[None].float(), size=out.shape[1:], mode="bilinear", align_corners=False)[0])
+
+
+def flipped(image: Tensor, flips: Sequence[bool]) -> Tensor:
+    """[C, H, W], upside down and left to right where asked."""
+    axes = [axis for axis, flip in zip((1, 2), flips, strict=True) if flip]
+    return image.flip(axes) if axes else image
+
+
+def recolor(image: Tensor, most: float, factors: tuple[float, float, float, float, bool], scratch: Tensor) -> None:
+    """The reference's `colored`, its steps in place. factors: a row of `Coloring`."""
+    brightness, contrast, saturation, pivot, grayscale = factors
+    gray, part = scratch
+
+    def weigh() -> None:
+        torch.mul(image[0], rng.GRAY[0], out=gray)
+        for channel, weight in zip(image[1:], rng.GRAY[1:], strict=True):
+            gray.add_(torch.mul(channel, weight, out=part))
+
+    image.mul_(brightness).clamp_(0, most)
+    image.sub_(pivot).mul_(contrast).add_(pivot).clamp_(0, most)
+    weigh()
+    image.sub_(gray).mul_(saturation).add_(gray).clamp_(0, most)
+    if grayscale:
+        weigh()
+        image.copy_(gray.expand_as(image))
 
 
 def points(step: Tensor, start: Tensor, size: int) -> Tensor:
