@@ -26,8 +26,9 @@ def test_resized_crop(interpolation: str) -> None:
     augment = fusedmix.FusedAugment(
         (17, 23), RandomResizedCrop(), Flip(0.5, 0.5), dtype=torch.float32, interpolation=interpolation
     )
-    out, plan = augment(X, return_plan=True)
+    out, plan = augment(X, generator=torch.Generator().manual_seed(0), return_plan=True)
     mode = F.InterpolationMode.BILINEAR if interpolation == "bilinear" else F.InterpolationMode.NEAREST_EXACT
+    compared = 0
     for i, image in enumerate(X):
         *box, flip_v, flip = window_of(plan, i)
         want = F.resized_crop(image.float(), *box, (17, 23), mode, antialias=False)
@@ -37,9 +38,9 @@ def test_resized_crop(interpolation: str) -> None:
         else:  # a point on the edge of two pixels may be rounded to either
             m = plan.map[i]
             rows, columns = between(m[4], m[5], 17), between(m[0], m[2], 23)
-            assert rows.sum() > 10
-            assert columns.sum() > 15
-            assert float(apart[:, rows][:, :, columns].max()) == 0
+            compared += int(rows.sum() * columns.sum())
+            assert not apart[:, rows][:, :, columns].any()
+    assert interpolation == "bilinear" or compared > 0.6 * len(X) * 17 * 23
 
 
 def between(step: Tensor, start: Tensor, size: int) -> Tensor:
