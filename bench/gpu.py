@@ -1,6 +1,6 @@
 """Checks and times the kernels on a CUDA GPU, in one sitting: `python bench/gpu.py --out DIR`.
 
-Parts, in this order (`--only` picks some; "bench" stands for bench, contenders and growth):
+Parts, in this order (`--only` picks some; "bench" stands for bench, contenders, growth and recipes):
 
     correctness  every variant, streams, graphs, more than 2**31 elements: against the reference
     launches     kernels, host time and memory of each public call
@@ -8,6 +8,7 @@ Parts, in this order (`--only` picks some; "bench" stands for bench, contenders 
     bench        the kernels alone: GB/s beside a device copy in the same run
     contenders   public calls, PyTorch by hand, torch.compile and libraries, each behind a gate
     growth       with the batch and the number of classes
+    recipes      FusedAugment and its peers, from a uint8 batch to bfloat16
     tune         a search over the launch table; `--emit-config` prints what it found
     first        first calls of fresh processes
     capture      a graph of a variant that has not run before; last, it may break the allocator
@@ -35,6 +36,7 @@ import gpu_checks
 import gpu_compare
 import gpu_kernels
 import gpu_outside
+import gpu_recipes
 import gpu_report
 import gpu_tune
 import timing
@@ -43,11 +45,11 @@ from gpu_common import DRY_RUN, Steps, environment, failure, synchronize
 
 SCRIPT = Path(__file__).resolve()
 SHARES = {  # of the time, in seconds of nine minutes
-    "correctness": 115, "launches": 15, "sanitizer": 60, "bench": 45, "contenders": 170, "growth": 25, "tune": 100,
-    "first": 35, "capture": 5, "smoke": 60, "precompile": 60,
+    "correctness": 115, "launches": 15, "sanitizer": 60, "bench": 45, "contenders": 150, "growth": 20, "recipes": 60,
+    "tune": 70, "first": 35, "capture": 5, "smoke": 60, "precompile": 60,
 }  # fmt: skip
 PARTS = tuple(SHARES)[:-2]  # the last two are run by others: smoke by the sanitizers, precompile by tune
-ALIASES = {"bench": ("bench", "contenders", "growth")}
+ALIASES = {"bench": ("bench", "contenders", "growth", "recipes")}
 HANGS = 45.0  # seconds that a step may take beyond its part's time
 RESUMES = 4
 SAVE_EVERY = 15.0
@@ -149,6 +151,7 @@ def steps_of(part: str, l2_bytes: int, share: str) -> Steps:
         "bench": partial(gpu_kernels.kernel_steps, l2_bytes),
         "contenders": partial(gpu_compare.steps, l2_bytes),
         "growth": partial(gpu_compare.growth_steps, l2_bytes),
+        "recipes": partial(gpu_recipes.steps, l2_bytes),
         "tune": partial(gpu_tune.steps, SCRIPT, l2_bytes),
         "first": gpu_outside.first_steps,
         "capture": gpu_checks.capture_steps,

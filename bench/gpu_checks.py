@@ -34,16 +34,22 @@ from peers import MEAN, STD
 from torch import Tensor
 
 from fusedmix import (
+    ColorJitter,
     CutMix,
     Cutout,
+    Flip,
     FMix,
+    FusedAugment,
     FusedMix,
     GridMask,
     GridMix,
     HideAndSeek,
     Mixup,
     Plan,
+    RandomAffine,
+    RandomCrop,
     RandomErasing,
+    RandomResizedCrop,
     ResizeMix,
     SmoothMix,
     fused_cutmix,
@@ -54,6 +60,8 @@ from fusedmix import (
 )
 from fusedmix.checks import build_norm, fills_of, knobs_of
 from fusedmix.recipe import GIVEN, MODES, PARTNERS, Recipe
+from fusedmix.reference.augment import augment as reference_augment
+from fusedmix.reference.augment import pack_augment
 from fusedmix.reference.family import mix_family
 from fusedmix.reference.family import pack as pack_family
 from fusedmix.reference.sampling import draw
@@ -280,6 +288,50 @@ def check_family(name: str, dtype: torch.dtype, partner: str, erase: bool) -> di
     return close("pixels", out, want, TOLERANCES[dtype])
 
 
+AFFINE = RandomAffine(30.0, (0.1, 0.2), (0.7, 1.4), (-10.0, 20.0, -5.0, 5.0), 0.8)
+JITTER = ColorJitter(0.4, 0.4, 0.4, 0.3, 0.9)
+LIST = [(CutMix(1.0), 0.4), (Mixup(0.4), 0.4)]
+AUGMENT: dict[str, dict[str, Any]] = {
+    "flips": {"flip": Flip(0.5, 0.5)},
+    "padded crop, CutMix": {"crop": RandomCrop(4), "flip": 0.5, "mix": LIST[:1]},
+    "reflected crop, cutout": {"crop": RandomCrop(3, "reflect"), "erase": Cutout(5)},
+    "resized crop": {"size": (24, 30), "crop": RandomResizedCrop(), "flip": 0.5, "mix": LIST},
+    "resized crop, nearest": {"size": 21, "crop": RandomResizedCrop(), "mix": LIST, "interpolation": "nearest"},
+    "affine": {"crop": RandomCrop(2, "edge"), "affine": AFFINE, "fill": (1.0, 2.0, 3.0)},
+    "colour": {"color": JITTER, "flip": 0.5},
+    "everything": {
+        "size": (20, 28), "crop": RandomResizedCrop(), "flip": 0.5, "affine": AFFINE, "color": JITTER,
+        "mix": [*LIST, (FMix(), 0.1), (SmoothMix(), 0.1)], "erase": ERASE,
+    },
+}  # fmt: skip
+
+
+def check_augment(name: str, dtype: torch.dtype, out_dtype: torch.dtype, last: bool, norm: bool) -> dict:
+    """One call of FusedAugment against the reference: plan, target rows and pixels."""
+    shape = (4, 3, 9, 8) if DRY_RUN else (9, 3, 37, 53)
+    options = {**AUGMENT[name], "dtype": out_dtype, "num_classes": 10}
+    if DRY_RUN and "size" in options:
+        options["size"] = (6, 7)
+    options |= {"mean": MEAN, "std": STD} if norm else {}
+    module = FusedAugment(**options).to(DEVICE)
+    x, y = images(shape, dtype, last), torch.arange(shape[0]) % 10
+    if dtype.is_floating_point and "color" in options:
+        x = x / 255
+    seed, offset = rng.next_seed(seeded(7))
+    first, _, plan = module(x.to(DEVICE), y.to(DEVICE), generator=seeded(7), return_plan=True)
+    out, rows, _ = module(x.to(DEVICE), y.to(DEVICE), generator=seeded(7), return_plan=True)
+    close("second call", out, first.cpu())
+    plan, host = plan.to("cpu"), torch.device("cpu")
+    numbers = build_norm(MEAN, STD, 3, host) if norm else None
+    want, want_rows, drawn = reference_augment(
+        x, y, module.recipe, plan.geometry, knobs_of(module.rows(0.0), host), fills_of(module.fills, numbers, x), seed,
+        offset, field=plan.field, norm=numbers, out_dtype=out_dtype,
+    )  # fmt: skip
+    close("plan", plan.packed, pack_augment(drawn))
+    close("targets", rows, want_rows, ROW_TOLERANCE)
+    return close("pixels", out, want, TOLERANCES[out_dtype])
+
+
 def check_fresh_draws(x: Tensor, y: Tensor, step: Callable[[], tuple]) -> dict:
     """Three steps, each right by its own plan, no two with the same draws."""
     plans = []
@@ -323,6 +375,11 @@ def checks() -> Iterator[tuple[str, Check]]:
         for n, dtype in enumerate((F32, BF16, U8)):
             partner = ("matching", "permute", "exact")[n]
             yield f"family: {name}, {dtype}, {partner}", partial(check_family, name, dtype, partner, n != 1)
+    for n, name in enumerate(AUGMENT):
+        yield f"augment: {name}, uint8 to bfloat16", partial(check_augment, name, U8, BF16, n % 2 == 1, True)
+        yield f"augment: {name}, float32", partial(check_augment, name, F32, F32, n % 2 == 0, False)
+        if not DRY_RUN:
+            yield f"augment: {name}, uint8", partial(check_augment, name, U8, U8, False, False)
     for method in METHODS:
         yield f"gradients: {method}, matching", partial(check_gradients, method, "matching", F32, False)
     yield "gradients: policy, exact, bfloat16", partial(check_gradients, "policy", "exact", BF16, True)

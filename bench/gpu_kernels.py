@@ -39,6 +39,7 @@ from fusedmix import (
     fused_random_erasing,
     fused_resizemix,
     launch,
+    recipes,
 )
 from fusedmix.checks import build_norm
 from fusedmix.recipe import Recipe
@@ -105,6 +106,8 @@ def launch_steps() -> Steps:
     y, out, k = torch.zeros(shape[0], dtype=torch.int64, device=DEVICE), torch.empty_like(x), {"num_classes": 10}
     mix, normalise = FusedMix(num_classes=10), FusedMix(num_classes=10, mean=MEAN, std=STD, out_dtype=BF16)
     listed = FusedMix([(CutMix(1.0), 0.4), (Mixup(0.2), 0.3)], erase=RandomErasing(p=0.25), num_classes=10).to(DEVICE)
+    cifar = recipes.cifar10(10, size=shape[2], mix=[(CutMix(), 0.5)]).to(DEVICE)
+    deit = recipes.deit(10, size=shape[2]).to(DEVICE)
     lam = torch.rand(shape[0], device=DEVICE)
     calls: dict[str, tuple[Callable[[], Any], int | None]] = {  # name: the call, launches expected
         "fused_cutmix": (lambda: fused_cutmix(x, y, **k), 1),
@@ -125,6 +128,8 @@ def launch_steps() -> Steps:
         "fused_gridmask": (lambda: fused_gridmask(x, d=(8, 16)), 1),
         "fused_resizemix": (lambda: fused_resizemix(x, y, **k), 1),
         "FusedMix, a list and an erasing": (lambda: listed(x, y), 1),
+        "FusedAugment, CIFAR with CutMix": (lambda: cifar(integers, y), 1),
+        "FusedAugment, DeiT": (lambda: deit(integers, y), 1),
         "fused_fmix": (lambda: fused_fmix(x, y, **k), None),  # the Fourier step besides
         "out.copy_(x)": (lambda: out.copy_(x), 1),
     }

@@ -7,7 +7,10 @@ Results = dict[str, Any]
 BANDWIDTHS = (85.0, 95.0)  # percent of a device copy's
 HOST_US = 15.0
 AHEAD_OF_COMPILE, AHEAD_OF_TIMM = 1.5, 5.0
-CHECKED = ("correctness", "launches", "sanitizer", "bench", "contenders", "growth", "tune", "first", "capture", "smoke")
+CHECKED = (
+    "correctness", "launches", "sanitizer", "bench", "contenders", "growth", "recipes", "tune", "first", "capture",
+    "smoke",
+)  # fmt: skip
 
 
 def timed(results: Results, part: str) -> list[dict]:
@@ -88,6 +91,12 @@ def summary(results: Results) -> bool:
         print(f"{e['name']:22} {e['method']:7} {e['us']:9.1f} us {e['gb_per_s']:7.0f} GB/s", end=" ")
         print(f"{e['percent_of_copy']:6.1f} % of copy, {e['times_of_copy']:5.2f} x its time")
     print_contenders(results)
+    for e in results.get("recipes", []):
+        if "us" in e:
+            print(f"{e['recipe'][:24]:24} {e['contender'][:44]:44} {e['images_per_s']:12.0f} images/s", end=" ")
+            print(f"{e['times_of_copy']:7.2f} x a copy, {e.get('kernels', '-')!s:>6} kernels")
+        elif "contender" in e:
+            print(f"{e['recipe'][:24]:24} {e['contender'][:44]:44} {e.get('status', '-')[:60]}")
     for e in (e for e in results.get("tune", []) if "best_is" in e):
         print(f"tune {e['name']:28} {e['current_percent']:6.1f} -> {e['best_percent']:6.1f} % by {e['best_is']}")
     for e in (e for e in results.get("first", []) if "first_call_s" in e):

@@ -126,7 +126,9 @@ def of_timm(recipe: Recipe) -> Call:
     """The device's part of its fast input path: PrefetchLoader, then Mixup; its crops and flips are the workers'."""
     import_torchvision()
     loader = import_module("timm.data.loader").PrefetchLoader
-    mixup = import_module("timm.data.mixup").Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, mode="elem", num_classes=K)
+    mixup = import_module("timm.data.mixup").Mixup(
+        mixup_alpha=0.0, cutmix_alpha=1.0, mode="elem", label_smoothing=0.0, num_classes=K
+    )
     mean, std = ([v / 255 for v in values] for values in (MEAN, STD))
 
     def run(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -262,12 +264,13 @@ def check_colors(contender: Contender, values: Tensor) -> None:
         seen.add(tuple(round(float(c), 2) for found, _ in fits for c in found))
     if contender.places:
         need(len(seen) > 0.9 * len(values), f"only {len(seen)} different images")
-        need(0.25 < flips / len(values) < 0.75, f"{flips} of {len(values)} images are flipped")
+        check_flips(flips, len(values))
 
 
 def check_places(contender: Contender, recipe: Recipe, values: Tensor, rows: Tensor | None) -> None:
     flips, places, mixed = 0, set(), 0
     slack = 0.01 if recipe.dtype == torch.float32 else 1.0
+    bent = 0.01 if recipe.dtype == torch.float32 else 0.06  # by how much rounded pixels tilt a line of slope 1
     down, across = torch.meshgrid(*(torch.arange(side).double() for side in recipe.size), indexing="ij")
     for i, image in enumerate(values):
         number = image[2]
@@ -287,7 +290,7 @@ def check_places(contender: Contender, recipe: Recipe, values: Tensor, rows: Ten
             share = abs(maps[0] * maps[2]) * recipe.size[0] * recipe.size[1] / (recipe.shape[2] * recipe.shape[3])
             need(0.07 < share < 1.03, f"sample {i} shows {share:.2f} of its image")
         elif contender.places:
-            need(abs(abs(maps[2]) - 1) < 0.01 and abs(maps[0] - 1) < 0.01, f"sample {i} was resized")
+            need(abs(abs(maps[2]) - 1) < bent and abs(maps[0] - 1) < bent, f"sample {i} was resized")
         other = there & ~own
         mixed += bool(other.any())
         if rows is not None:
@@ -297,10 +300,14 @@ def check_places(contender: Contender, recipe: Recipe, values: Tensor, rows: Ten
             blank = float((~there).double().mean())  # may belong to either
             need(weight >= kept - blank - 0.02, f"label of sample {i} is too low")
             need(weight <= kept + 0.02 or not classes, f"label of sample {i} is too high")
-    need(not recipe.mix or mixed > 0, "nothing was mixed")
+    need(not recipe.mix or mixed > 0 or len(values) < 16, "nothing was mixed")
     if contender.places:
-        need(0.25 < flips / len(values) < 0.75, f"{flips} of {len(values)} images are flipped")
+        check_flips(flips, len(values))
         need(len(places) > len(values) // 4, f"only {len(places)} different places")
+
+
+def check_flips(flips: int, count: int) -> None:
+    need(abs(flips - count / 2) <= 2 * count**0.5, f"{flips} of {count} images are flipped")  # four deviations
 
 
 def admitted(contender: Contender, recipe: Recipe, device: torch.device | str = "cpu") -> Call:
