@@ -56,6 +56,7 @@ GRAY_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 CHANNELS = {"first": 0, "last": 1}
 EMPTY_KNOBS = (*NO_KNOBS, (0.0,), (0.0,), (0.0,))
 NO_FILLS = (Fill(), Fill())
+NO_METHODS = ((None, 1.0),)
 
 
 class AugmentPlan(Plan):
@@ -267,7 +268,8 @@ class FusedAugment(Scheduled):
             if getattr(placement, name) is not None:
                 shown.append(f"{name}={getattr(placement, name)!r}")
         if self.policy is not None:
-            shown.append(f"mix={list(self.policy.methods)!r}")
+            if self.policy.methods != NO_METHODS:
+                shown.append(f"mix={list(self.policy.methods)!r}")
             if self.policy.erase is not None:
                 shown.append(f"erase={self.policy.erase!r}")
         for name in ("mean", "std", "dtype", "memory_format"):
@@ -282,7 +284,7 @@ def policy_of(
     """The policy of `mix` and `erase`; None where there is neither, its other arguments checked all the same."""
     methods: Any = mix
     if mix is None:
-        methods = ()
+        methods = NO_METHODS
     elif isinstance(mix, MixupOrCutMix):
         methods = mix.methods
         bare = MixupOrCutMix()
@@ -291,14 +293,17 @@ def policy_of(
                 raise ValueError(f"mix sets {name}: give it to FusedAugment instead")
     elif isinstance(mix, Spec):
         methods = ((mix, 1.0),)
-    elif isinstance(mix, list | tuple):
+    elif isinstance(mix, list | tuple) and mix:
         methods = tuple(mix)
     else:
         raise TypeError(f"mix must be None, a spec (CutMix(), ...) or a list of pairs (spec, probability), got {mix!r}")
     if mix is None and erase is None:
         check_common(mode, partner, num_classes, smoothing)
         return None
-    policy = Policy(methods, erase, mode, partner, num_classes, smoothing)
+    try:
+        policy = Policy(methods, erase, mode, partner, num_classes, smoothing)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("methods[", "mix[")) from None
     if policy.recipe.resizes:
         raise ValueError("mix holds ResizeMix, which FusedAugment can't do: use fused_resizemix on its result")
     return policy

@@ -360,7 +360,22 @@ def test_explain_says_what_happened() -> None:
     assert turned(x, return_plan=True)[1].explain(0).startswith("turned 30.0 degrees, 1.000 pixels a pixel")
 
 
+def test_erasing_without_mixing() -> None:
+    x, y = photographs(6, 12, 12), torch.arange(6)
+    augment = fusedmix.FusedAugment(flip=1.0, erase=fusedmix.Cutout(4, value=7.0))
+    out, same, plan = augment(x, y, return_plan=True)
+    assert same is y
+    for i in range(6):
+        y0, x0, y1, x1 = plan.regions(plan.packed[i].tolist())[-1][0][:4]
+        want = x[i].flip(2)
+        want[:, y0:y1, x0:x1] = 7
+        assert torch.equal(out[i], want)
+    assert "mix=" not in repr(augment)
+
+
 WRONG = {
+    r"mix must be None, a spec .* got \[\]": lambda: fusedmix.FusedAugment(mix=[]),
+    r"mix\[0\] must be a pair": lambda: fusedmix.FusedAugment(mix=[3]),
     "size must be in": lambda: fusedmix.FusedAugment(0),
     "crop must be None or a RandomCrop": lambda: fusedmix.FusedAugment(crop=3),
     "affine must be None or a RandomAffine": lambda: fusedmix.FusedAugment(affine=10),
