@@ -108,10 +108,13 @@ def render_static(static: Json | None) -> list[str]:
 
 
 def render_family(cpu: Json) -> list[str]:
-    """Random Erasing beside its peers, and every method's cost, from the tables of bench/test_family.py."""
+    """Whole recipes and Random Erasing beside their peers, every method's cost: test_augment.py and test_family.py."""
     lines: list[str] = []
-    for kind, head in (("random erasing", "Random Erasing, p = 0.5, copies"), ("family", "other methods, copies")):
-        kept = {title: t for title, t in cpu["tables"].items() if title.startswith(f"{kind} [")}
+    for kind, head in (
+        ("recipe", "uint8 batch to normalised float32, copies of the result"),
+        ("random erasing", "Random Erasing, p = 0.5, copies"), ("family", "other methods, copies"),
+    ):  # fmt: skip
+        kept = {title: t for title, t in cpu["tables"].items() if title.startswith(f"{kind} ")}
         tables = {title.removeprefix(f"{kind} "): t for title, t in kept.items()}
         names = list(dict.fromkeys((r["contender"], r["destination"]) for t in tables.values() for r in t["rows"]))
         rows = []
@@ -121,8 +124,13 @@ def render_family(cpu: Json) -> list[str]:
                 for t in tables.values()
             ]
             rows.append([name, destination, *("-" if ratio is None else f"{ratio:.3g}" for ratio in found)])
+        if kind == "recipe":
+            rows.sort(key=lambda row: sum(float(cell) for cell in row[2:] if cell != "-"))
         if rows:
-            lines += [*table([head, "", *(shape.replace(" ", "") for shape in tables)], rows), ""]
+            lines += [
+                *table([head, "", *(title.replace(", ", ",") if title[0] == "[" else title for title in tables)], rows),
+                "",
+            ]
     return lines
 
 

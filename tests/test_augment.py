@@ -49,12 +49,13 @@ def test_normalise_cast_layout_and_replay(implementation: str, name: str) -> Non
     check(implementation, CASES[name], (3, 3, 8, 9), torch.float16, replay=True, form="soft", seed=number)
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 21])
 @pytest.mark.parametrize("name", CASES)
-def test_cpu_routes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loops that large images take, and chunks of two samples whose partners lie in others."""
+def test_cpu_routes(name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops that large images take, in one chunk and in chunks of two samples whose partners lie in others."""
     monkeypatch.setattr(cpu_augment, "SMALL_IMAGE", 0)
     monkeypatch.setattr(cpu_augment, "SMALL_SAMPLE", 0)
-    monkeypatch.setattr(cpu_augment, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(cpu_augment, "CHUNK_BYTES", chunk_bytes)
     # torch's own resize measures from the crop and we from the image: points differ by the rounding of float32, which
     # moves a value of 255 by less than 1e-3, and by one step of the dtype of the result where it is a tie.
     geometry = CASES[name].placement.geometry(8, 9)

@@ -95,55 +95,56 @@ def fill_images(
     computes = norm is not None or out.dtype != x.dtype or not copies or blends or recipe.has_fill
     dtype = torch.float32 if computes else x.dtype
     sample_bytes = 4 * out[0].numel()
-    by_steps = sample_bytes < SMALL_SAMPLE and not is_boxed(recipe)
-    # Small images that only CutMix changes: boxes of many samples at once, before they are converted.
-    only_boxes = not recipe.erase and all(method_of(code) in (METHOD_NONE, METHOD_CUTMIX) for code in recipe.choices)
-    pastes = copies and only_boxes and sample_bytes < SMALL_SAMPLE
+    small = sample_bytes < SMALL_SAMPLE
     alone = not recipe.erase and all(method_of(code) == METHOD_NONE for code in recipe.choices)
-    order, partner = paired_order(drawn.family), drawn.family.partner.numpy()
     step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
-    if sample_bytes < SMALL_SAMPLE and len(x) * sample_bytes <= SMALL_BATCH:
-        order, step = np.arange(len(x)), len(x)
+    if small and len(x) * sample_bytes <= SMALL_BATCH:
+        step = len(x)
+    order, partner = paired_order(drawn.family) if step < len(x) else np.arange(len(x)), drawn.family.partner.numpy()
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
     values = torch.empty((step, *out.shape[1:]), dtype=dtype)
     for start in range(0, len(order), step):
         members = order[start : start + step]
-        needed = members
+        needed, family, ranks = members, drawn.family, field
         if len(members) < len(x):
             needed = np.concatenate([members, np.setdiff1d(partner[members], members)])
+            place_of = {n: k for k, n in enumerate(needed.tolist())}
+            local = torch.tensor([place_of[n] for n in partner[members].tolist()])
+            family = rows_of(family, torch.from_numpy(members))._replace(partner=local)
+            ranks = None if field is None else field[torch.from_numpy(members)]
         value = values[: len(members)]
         placed = value if alone else scratch[: len(needed)]
         source.place(needed, placed)
-        rows, place_of = torch.from_numpy(members), {n: k for k, n in enumerate(needed.tolist())}
-        local = torch.tensor([place_of[n] for n in partner[members].tolist()])
-        family = rows_of(drawn.family, rows)._replace(partner=local)
-        ranks = None if field is None else field[rows]
-        if alone:
-            pass
-        elif pastes:
-            other = placed[local]
-            paste_boxes(
-                sample_rows(placed[: len(members)]), sample_rows(other), sample_rows(other),
-                family.region.slots[:, :4].numpy(), other,
-            )  # fmt: skip
-            value.copy_(other)
-        elif by_steps:
-            own, other = placed[: len(members)].float(), placed[local].float()
-            value.copy_(apply_family(own, other, family, recipe, fill, ranks, words))
-        else:
-            value.copy_(placed[: len(members)])
-            samples = Samples(placed, family, recipe, fill, ranks)
-            for k in samples.changed:
-                samples.change(k, value[k])
+        if not alone:
+            mix_into(value, placed, family, recipe, fill, ranks, small)
         if in_order(members):
             finish(value, norm, out[members[0] : members[-1] + 1])
-        elif sample_bytes < SMALL_SAMPLE:
+        elif small:
             finish(value, norm, value)
-            out[rows] = value.to(out.dtype)
+            out[torch.from_numpy(members)] = value.to(out.dtype)
         else:
             for k, n in enumerate(members.tolist()):
                 finish(value[k : k + 1], norm, out[n : n + 1])
+
+
+def mix_into(
+    value: Tensor, placed: Tensor, family: FamilyDraw, recipe: Recipe, fill: Tensor, field: Tensor | None, small: bool
+) -> None:
+    """Fills `value` with the first images of `placed`, mixed with their partners among all of them, and erased."""
+    own, changes = placed[: len(value)], (*recipe.choices, recipe.erase)
+    if small and all(method_of(c) in (METHOD_NONE, METHOD_CUTMIX) for c in changes):
+        other = placed[family.partner]  # boxes of many samples at once, before they are converted
+        rows = sample_rows(other)
+        paste_boxes(sample_rows(own), rows, rows, family.region.slots[:, :4].numpy(), other)
+        value.copy_(other)
+    elif small and not is_boxed(recipe):
+        value.copy_(apply_family(own.float(), placed[family.partner].float(), family, recipe, fill, field, words))
+    else:
+        value.copy_(own)
+        samples = Samples(placed, family, recipe, fill, field)
+        for k in samples.changed:
+            samples.change(k, value[k])
 
 
 def in_order(members: Array) -> bool:
