@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 import fusedmix
+from bench.peers import import_torchvision
 from fusedmix.loader import prefetch
 from fusedmix.recipes import CIFAR10_MEAN, CIFAR10_STD
 
@@ -145,10 +146,11 @@ def collate(samples: list[tuple[Tensor, int]], cutmix: Callable[..., Any], chanc
 
 def torchvision_batches(images: Images, options: argparse.Namespace) -> Iterable[tuple[Tensor, Tensor]]:
     try:
-        from torchvision import transforms
-        from torchvision.transforms import v2
+        import_torchvision()
     except ImportError:
         raise SystemExit("--pipeline torchvision needs torchvision: pip install torchvision") from None
+    from torchvision import transforms
+    from torchvision.transforms import v2
 
     mean, std = (tuple(value / 255 for value in values) for values in (CIFAR10_MEAN, CIFAR10_STD))
     steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
