@@ -126,11 +126,10 @@ def render_family(cpu: Json) -> list[str]:
             rows.append([name, destination, *("-" if ratio is None else f"{ratio:.3g}" for ratio in found)])
         if kind == "recipe":
             rows.sort(key=lambda row: sum(float(cell) for cell in row[2:] if cell != "-"))
+            lines += ["Whole recipes; torchvision's CutMix takes one box a batch, the others one a sample:", ""]
         if rows:
-            lines += [
-                *table([head, "", *(title.replace(", ", ",") if title[0] == "[" else title for title in tables)], rows),
-                "",
-            ]
+            shown = (title.replace(", ", ",") if title[0] == "[" else title for title in tables)
+            lines += [*table([head, "", *shown], rows), ""]
     return lines
 
 
