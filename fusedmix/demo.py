@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import visualize
+from .augment import FusedAugment
 from .functional import (
     Plan,
     fused_cutmix,
@@ -25,6 +26,7 @@ from .functional import (
     fused_resizemix,
     fused_smoothmix,
 )
+from .placement import ColorJitter, RandomAffine, RandomResizedCrop
 from .spec import CutMix, Mixup, RandomErasing
 from .transforms import FusedMix
 
@@ -147,6 +149,23 @@ def sheet_rows(x: Tensor) -> list[tuple[str, Tensor, Plan | None]]:
     ]  # fmt: skip
 
 
+def augment_rows(x: Tensor) -> list[tuple[str, Tensor, Plan | None]]:
+    """Rows of whole recipes, as `sheet_rows`."""
+    recipes: dict[str, dict[str, Any]] = {
+        "FusedAugment(crop=RandomResizedCrop(), flip=0.5, mix=CutMix())": {
+            "crop": RandomResizedCrop(), "flip": 0.5, "mix": CutMix(),
+        },
+        "FusedAugment(flip=0.5, affine=RandomAffine(25), color=ColorJitter(0.4, 0.4, 0.4), mix=[(CutMix(), 0.5)])": {
+            "flip": 0.5, "affine": RandomAffine(25.0), "color": ColorJitter(0.4, 0.4, 0.4), "mix": [(CutMix(), 0.5)],
+        },
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(SHEET_SEED)
+    return [
+        (title, *FusedAugment(dtype=torch.uint8, **recipe)(x, generator=generator, return_plan=True))
+        for title, recipe in recipes.items()
+    ]
+
+
 def contact_sheet(x: Tensor, names: Sequence[str]) -> Any:
     """A PIL image: two columns of titled rows of tiles, with label weights, boxes, and partners as insets."""
     from PIL import Image, ImageDraw, ImageFont
@@ -155,7 +174,7 @@ def contact_sheet(x: Tensor, names: Sequence[str]) -> Any:
     font = ImageFont.load_default(size=17)
     rows = [
         (title, visualize.grid(images, plan=plan, labels=names, originals=x, columns=len(x)))
-        for title, images, plan in sheet_rows(x)
+        for title, images, plan in (*sheet_rows(x), *augment_rows(x))
     ]
     wide, high = rows[0][1].width, rows[0][1].height + head
     sheet = Image.new("RGB", (2 * wide, -(-len(rows) // 2) * high), "white")

@@ -28,10 +28,11 @@ def grid(
     """A picture of a batch: every image with its caption, boxes and, if `originals` are given, its partner as an inset.
 
     Args:
-        x: uint8 [B, 1 or 3, H, W], or floats in [0, 1]; normalised ones with the `mean` and `std` that made them.
+        x: uint8 [B, 1 or 3, H, W], or floats in [0, 1]; normalised ones with the `mean` and `std` that made them, in
+            units of bytes where any of these exceeds 1.
         plan: what was drawn; captions then say method, partner and weights.
         labels: B class names or numbers, shown with their weights.
-        originals: the batch before mixing, like x.
+        originals: the batch before mixing, of any H and W (`FusedAugment` may change them), uint8 or like x.
         columns: tiles in a row, >= 1.
         mean, std: per channel, undone before showing.
 
@@ -92,8 +93,11 @@ def check_arguments(x: Any, plan: Any, labels: Any, originals: Any, columns: Any
         raise ValueError(f"plan is for {len(plan)} samples, but x has {len(x)}")
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"labels must be {len(x)} names or numbers, one per image, got {len(labels)}")
-    if originals is not None and (not isinstance(originals, Tensor) or originals.shape != x.shape):
-        raise ValueError(f"originals must have the shape of x {list(x.shape)}")
+    if originals is not None and (
+        not isinstance(originals, Tensor) or originals.dim() != 4 or originals.shape[:2] != x.shape[:2]
+    ):
+        came = list(originals.shape) if isinstance(originals, Tensor) else type(originals).__name__
+        raise ValueError(f"originals must be {list(x.shape[:2])} images of any H and W, as x, got {came}")
     if not isinstance(columns, int) or columns < 1:
         raise ValueError(f"columns must be an int >= 1, got {columns!r}")
 
@@ -102,11 +106,13 @@ def to_bytes(image: Tensor, mean: Any, std: Any) -> Tensor:
     """uint8 [H, W, 3] on the CPU."""
     image = image.detach().cpu()
     if image.dtype != torch.uint8:
-        value = image.float()
+        value, white = image.float(), 1.0
         for scaling, undo in ((std, torch.mul), (mean, torch.add)):
             if scaling is not None:
-                value = undo(value, torch.as_tensor(scaling, dtype=torch.float32).view(-1, 1, 1))
-        image = (value.clamp(0, 1) * 255).round().to(torch.uint8)
+                numbers = torch.as_tensor(scaling, dtype=torch.float32).view(-1, 1, 1)
+                value = undo(value, numbers)
+                white = 255.0 if float(numbers.max()) > 1 else white
+        image = (value.clamp(0, white) * (255 / white)).round().to(torch.uint8)
     return image.expand(3, -1, -1).permute(1, 2, 0)
 
 

@@ -48,6 +48,14 @@ def test_sheet_shows_every_method() -> None:
         assert all(plan.explain(i) for i in range(len(x)))
 
 
+def test_sheet_shows_whole_recipes() -> None:
+    x, _ = demo.load_photographs(None)
+    for title, images, plan in demo.augment_rows(x):
+        assert images.dtype == torch.uint8
+        assert not torch.equal(images, x), title
+        assert 2 in plan.method.tolist()
+
+
 def test_sheet_of_a_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "EPOCHS", 1)
     monkeypatch.setattr(demo, "SEEDS", 2)

@@ -76,6 +76,20 @@ def test_grid_of_bytes_grey_and_normalised_images() -> None:
     assert np.array_equal(np.asarray(one), np.asarray(other))
     normal = (values.float() / 255 - 0.4) / 0.2
     assert np.array_equal(np.asarray(one), np.asarray(visualize.grid(normal, mean=0.4, std=0.2)))
+    of_bytes = (values.float() - 100.0) / 50.0
+    assert np.array_equal(np.asarray(one), np.asarray(visualize.grid(of_bytes, mean=100.0, std=50.0)))
+
+
+def test_grid_of_augmented_images_and_their_originals() -> None:
+    x = (torch.rand(4, 3, 90, 120) * 255).byte()
+    augment = fusedmix.FusedAugment(40, fusedmix.RandomCrop(), mix=CutMix(), mean=127.5, std=60.0)
+    torch.manual_seed(0)
+    out, plan = augment(x, return_plan=True)
+    picture = np.asarray(visualize.grid(out, plan=plan, originals=x, mean=127.5, std=60.0))
+    bare = np.asarray(visualize.grid(out, plan=plan, mean=127.5, std=60.0))
+    assert picture.shape == bare.shape
+    assert not np.array_equal(picture, bare)
+    assert np.array_equal(bare, np.asarray(visualize.grid(plan.apply(x, dtype=torch.uint8), plan=plan)))
 
 
 def test_captions() -> None:
