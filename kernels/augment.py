@@ -37,7 +37,7 @@ from .geometry import (
 )
 from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
-from .pixel import to_float
+from .pixel import raised, to_float
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 
@@ -214,29 +214,50 @@ def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
 
 @triton.jit
 def spot(
-    x, row, column, limits, mask, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr
+    x, row, column, limits, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr
 ):  # fmt: skip
-    """(pointers to the first channel of the source's pixels, whether they are there)."""
+    """(pointers to the first channel of the source's pixels, whether they are there). The pointers are always valid."""
     row, row_there = folded(row, limits[0], limits[2], BEYOND)
     column, column_there = folded(column, limits[1], limits[3], BEYOND)
-    return x + (row * IN_W + column) * (C if IN_LAST else 1), row_there & column_there & mask
+    return x + (row * IN_W + column) * (C if IN_LAST else 1), row_there & column_there
+
+
+@triton.jit
+def load_channel(pointers, needed, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr):
+    """One channel of the pixels at a spot, or of those `needed`: a mask costs an instruction a pixel."""
+    return tl.load(pointers + CHANNEL * (1 if IN_LAST else IN_PIXELS), mask=needed)
 
 
 @triton.jit
 def tap(
-    pointers, there, fill_ptr, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr,
+    pointers, there, needed, fill_ptr, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr,
     BEYOND: tl.constexpr,
 ):  # fmt: skip
     """One channel of the pixels at a spot, float32. Its distance is a constant, so that it costs no address."""
-    found = to_float(tl.load(pointers + CHANNEL * (1 if IN_LAST else IN_PIXELS), mask=there, other=0))
+    found = to_float(load_channel(pointers, needed, CHANNEL, IN_PIXELS, IN_LAST))
     if BEYOND == BEYOND_FILL:
         found = tl.where(there, found, tl.load(fill_ptr + CHANNEL))
     return found
 
 
 @triton.jit
+def tapped(
+    left, left_there, right, right_there, needed, far, fill_ptr, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
+):  # fmt: skip
+    """One channel between two neighbours in a row, float32."""
+    if BEYOND != BEYOND_FILL and left.dtype.element_ty == tl.uint8:
+        a = raised(load_channel(left, needed, CHANNEL, IN_PIXELS, IN_LAST))
+        b = raised(load_channel(right, needed, CHANNEL, IN_PIXELS, IN_LAST))
+        return (a - 8388608.0) + far * (b - a)
+    a = tap(left, left_there, needed, fill_ptr, CHANNEL, IN_PIXELS, IN_LAST, BEYOND)
+    b = tap(right, right_there, needed, fill_ptr, CHANNEL, IN_PIXELS, IN_LAST, BEYOND)
+    return a + far * (b - a)
+
+
+@triton.jit
 def picture(
-    x, map, limits, coloring, y, column, mask, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
+    x, map, limits, coloring, y, column, needed, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
     IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr,
 ):  # fmt: skip
@@ -248,24 +269,18 @@ def picture(
         top, left = tl.floor(v), tl.floor(u)
         low, far = v - top, u - left
         r, c = top.to(tl.int32), left.to(tl.int32)
-        spot_a, there_a = spot(x, r, c, limits, mask, C, IN_W, IN_LAST, BEYOND)
-        spot_b, there_b = spot(x, r, c + 1, limits, mask, C, IN_W, IN_LAST, BEYOND)
-        spot_c, there_c = spot(x, r + 1, c, limits, mask, C, IN_W, IN_LAST, BEYOND)
-        spot_d, there_d = spot(x, r + 1, c + 1, limits, mask, C, IN_W, IN_LAST, BEYOND)
+        spot_a, there_a = spot(x, r, c, limits, C, IN_W, IN_LAST, BEYOND)
+        spot_b, there_b = spot(x, r, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
+        spot_c, there_c = spot(x, r + 1, c, limits, C, IN_W, IN_LAST, BEYOND)
+        spot_d, there_d = spot(x, r + 1, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
         for k in tl.static_range(C):
-            a = tap(spot_a, there_a, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            b = tap(spot_b, there_b, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            upper = a + far * (b - a)
-            a = tap(spot_c, there_c, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            b = tap(spot_d, there_d, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            lower = a + far * (b - a)
+            upper = tapped(spot_a, there_a, spot_b, there_b, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            lower = tapped(spot_c, there_c, spot_d, there_d, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
             value = value + (upper + low * (lower - upper),)
     else:
-        here, there = spot(
-            x, tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32), limits, mask, C, IN_W, IN_LAST, BEYOND
-        )
+        here, there = spot(x, tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32), limits, C, IN_W, IN_LAST, BEYOND)
         for k in tl.static_range(C):
-            value = value + (tap(here, there, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
+            value = value + (tap(here, there, needed, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
     if COLOR:
         value = colored(value, MOST, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4])
     return value
@@ -273,13 +288,13 @@ def picture(
 
 @triton.jit
 def store_channel(
-    out, value, pixel, mask, norm_ptr, CHANNEL: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr,
+    out, value, pixel, mask, norm, CHANNEL: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr,
     OUT_LAST: tl.constexpr, DTYPE: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Normalises, rounds and writes one channel of a tile."""
     mean, inverse_std = 0.0, 1.0
     if NORM:
-        mean, inverse_std = tl.load(norm_ptr + CHANNEL), tl.load(norm_ptr + (C + CHANNEL))
+        mean, inverse_std = norm[CHANNEL], norm[C + CHANNEL]
     if DTYPE == tl.uint8:
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
     value = finish(value, mean, inverse_std, NORM, DTYPE, INTERPRETED)
@@ -369,11 +384,16 @@ def augment_kernel(
             method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS)
             erased_j = region_at(erasures, 1, ERASE_SLOTS)
 
-        for _ in range(TILES):
+        norm = ()
+        if NORM:
+            for c in tl.static_range(2 * C):
+                norm = norm + (tl.load(norm_ptr + c),)
+        left = owned - tile * (TILES * BLOCK)
+        for _ in range(tl.minimum(tl.maximum((left + (BLOCK - 1)) // BLOCK, 0), TILES)):
             pixel = start + lane
             mask = start < owned
             y = (start // W) if W % VEC == 0 else (pixel // W)
-            x = pixel % W
+            x = (start - y * W) + lane if W % VEC == 0 else pixel - y * W
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
@@ -382,12 +402,12 @@ def augment_kernel(
             if ERASES:
                 dropped_i = taken_by(erased_i, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, mask, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND, BILINEAR,
+                x_i, map_i, limits_i, coloring_i, y, x, None, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND, BILINEAR,
                 TURNS, COLOR, MOST,
             )  # fmt: skip
             other = own
             if MIXES:
-                needed = mask
+                needed = None
                 if not PAIRED:
                     pasted = some_of(taken_i) & (start < tl.where(drops(method_i), 0, owned))
                     needed = mask & (pasted | (start < blended(method_i, lam_i, owned)))
@@ -411,12 +431,12 @@ def augment_kernel(
                         channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
                     )  # fmt: skip
                     store_channel(
-                        out_j, value_j, pixel, store_j, norm_ptr, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
+                        out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
                         INTERPRETED,
                     )  # fmt: skip
                 value_i = family_value(
                     own[c], other[c], None, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x,
                     channel, mask, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
                 )  # fmt: skip
-                store_channel(out_i, value_i, pixel, mask, norm_ptr, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
+                store_channel(out_i, value_i, pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             start += BLOCK
