@@ -2,6 +2,7 @@
 
 A map takes the centre (x + 1/2, y + 1/2) of a result's pixel to a point of the source, u = m0 x + m1 y + m2 and
 v = m3 x + m4 y + m5, in pixels from its upper left corner. Values in, values out; float32, no fused multiply-add.
+Minus is written -1.0 *, since triton 3.6 makes 0 - 0 of -0, which has another sign.
 """
 
 import triton
@@ -54,7 +55,7 @@ def turned(degrees):
     quadrant = quarter.to(tl.int32) & 3
     odd = quadrant % 2 == 1
     c, s = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
-    return tl.where((quadrant == 1) | (quadrant == 2), -c, c), tl.where(quadrant >= 2, -s, s)
+    return tl.where((quadrant == 1) | (quadrant == 2), -1.0, 1.0) * c, tl.where(quadrant >= 2, -1.0, 1.0) * s
 
 
 @triton.jit
@@ -66,9 +67,9 @@ def inverse_affine(degrees, shear_x, shear_y, scale):
     cos_less, sin_less = turned(degrees - shear_y)
     tan_x = tl.div_rn(sin_x, cos_x)
     across, down = tl.div_rn(cos_less, cos_y), tl.div_rn(sin_less, cos_y)
-    a, b = across, -(across * tan_x) - sine
+    a, b = across, -1.0 * (across * tan_x) - sine
     c, d = down, cosine - down * tan_x
-    return tl.div_rn(d, scale), tl.div_rn(-b, scale), tl.div_rn(-c, scale), tl.div_rn(a, scale)
+    return tl.div_rn(d, scale), tl.div_rn(-1.0 * b, scale), tl.div_rn(-1.0 * c, scale), tl.div_rn(a, scale)
 
 
 @triton.jit
@@ -85,8 +86,8 @@ def source_map(y0, x0, h, w, flip, flip_v, linear, shift, H: tl.constexpr, W: tl
     shift_x, shift_y = shift
     to_x, to_y = 0.5 * W + shift_x, 0.5 * H + shift_y
     t_x, t_y = 0.5 * W - (i00 * to_x + i01 * to_y), 0.5 * H - (i10 * to_x + i11 * to_y)
-    i00, i01 = tl.where(flip, -i00, i00), tl.where(flip, -i01, i01)
-    i10, i11 = tl.where(flip_v, -i10, i10), tl.where(flip_v, -i11, i11)
+    sign, sign_v = tl.where(flip, -1.0, 1.0), tl.where(flip_v, -1.0, 1.0)
+    i00, i01, i10, i11 = sign * i00, sign * i01, sign_v * i10, sign_v * i11
     t_x, t_y = tl.where(flip, W - t_x, t_x), tl.where(flip_v, H - t_y, t_y)
     step_x, step_y = tl.div_rn(w.to(tl.float32), W * 1.0), tl.div_rn(h.to(tl.float32), H * 1.0)
     return (
