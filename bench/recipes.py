@@ -124,6 +124,8 @@ def of_kornia(recipe: Recipe) -> Call:
 
 def of_timm(recipe: Recipe) -> Call:
     """The device's part of its fast input path: PrefetchLoader, then Mixup; its crops and flips are the workers'."""
+    if recipe.color:
+        raise Wrong("it has no such recipe")
     import_torchvision()
     loader = import_module("timm.data.loader").PrefetchLoader
     mixup = import_module("timm.data.mixup").Mixup(

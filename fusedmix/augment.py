@@ -11,6 +11,7 @@ from . import ops
 from .checks import (
     MAX_SIDE,
     PerChannel,
+    check_finish,
     check_given,
     check_images,
     check_memory_format,
@@ -22,7 +23,7 @@ from .checks import (
     knobs_of,
     norm_of,
 )
-from .functional import MAX_INDEX, Plan, field_of, fresh_seed
+from .functional import MAX_INDEX, Plan, debugging, field_of, fresh_seed, reads_values
 from .labels import MixedTarget, check_target
 from .layout import as_dense
 from .placement import (
@@ -86,7 +87,10 @@ class AugmentPlan(Plan):
 
     @property
     def color(self) -> Tensor | None:
-        """float32 [B, 4]: factors of brightness, contrast and saturation, pivot of contrast; None without colour."""
+        """float32 [B, 4]: factors of brightness, contrast and saturation, pivot of contrast as a share of white.
+
+        None without colour.
+        """
         if not self.geometry.color:
             return None
         start = self.recipe.columns + PLACE_COLUMNS
@@ -103,7 +107,9 @@ class AugmentPlan(Plan):
         """Does to `x` (and targets `y`) what this plan did to the batch it was drawn for.
 
         x: uint8 or float [B, C, H, W] of `source_size`. options: interpolation ("nearest" for masks, whose colour is
-        then left alone; the plan's own by default), num_classes, smoothing, mean, std, dtype, memory_format, out.
+        then left alone; the plan's own by default), fill (a number or one per channel for what lies beyond an image
+        and for what is dropped or erased, without noise: the label to ignore of a mask), num_classes, smoothing, mean,
+        std, dtype, memory_format, out. Mixup blends whatever it is given: it has no meaning for masks of classes.
         Returns x, or (x, y).
         """
         return replay(self, x, y, **options)
@@ -116,12 +122,15 @@ class AugmentPlan(Plan):
 
     def explain(self, i: int) -> str:
         """What sample i got, in words: where its image came from, its colour, then as `Plan.explain`."""
-        m0, _, m2, m3, m4, m5 = self.map[i].tolist()
+        m0, m1, m2, m3, m4, m5 = self.map[i].tolist()
         height, width = self.geometry.height, self.geometry.width
         if self.geometry.turns:
-            angle, scale = math.degrees(math.atan2(m3 * width, m0 * width)), math.hypot(m0, m3)
-            turned = abs(angle) > 90
-            parts = [f"turned {-angle % 360:.1f} degrees, {scale:.3f} pixels a pixel" + (", flipped" * turned)]
+            area = m0 * m4 - m1 * m3
+            if area < 0:  # a flip, undone to see the turn
+                m0, m1 = -m0, -m1
+            angle = -math.degrees(math.atan2(m3 - m1, m0 + m4)) % 360  # of the rotation nearest to the map
+            parts = [f"turned {angle:.1f} degrees, {math.sqrt(abs(area)):.3f} pixels a pixel"]
+            parts += ["flipped"] * (area < 0)
         else:
             y0, y1 = sorted((m5, m5 + m4 * height))
             x0, x1 = sorted((m2, m2 + m0 * width))
@@ -223,6 +232,7 @@ class FusedAugment(Scheduled):
         check_value("fill", fill)
         check_choice("channels", channels, CHANNELS)
         self.fills = (*(NO_FILLS if self.policy is None else self.policy.fills), Fill(per_channel(fill)))
+        check_finish(mean, std, dtype, memory_format, "dtype")
         self.mean, self.std, self.dtype, self.memory_format = mean, std, dtype, memory_format
         self.channels = channels
         self.init_knobs()
@@ -257,7 +267,7 @@ class FusedAugment(Scheduled):
             fills = (*NO_FILLS, self.fills[-1])
         result = call(
             x, y if self.training else None, recipe, placement, policy, knobs, fills, self.mean, self.std, self.dtype,
-            self.memory_format, gray if self.training else None, plan, out, generator, sample_offset, return_plan,
+            self.memory_format, gray, plan, out, generator, sample_offset, return_plan,
         )  # fmt: skip
         return result if self.training or y is None else (result, y)
 
@@ -272,6 +282,13 @@ class FusedAugment(Scheduled):
                 shown.append(f"mix={list(self.policy.methods)!r}")
             if self.policy.erase is not None:
                 shown.append(f"erase={self.policy.erase!r}")
+            shown += [f"mode={self.policy.mode!r}"] * (self.policy.mode != "elem")
+            shown += [f"partner={self.policy.partner!r}"] * (self.policy.partner != "matching")
+        shown += [f"num_classes={self.recipe.num_classes}"] * (self.recipe.num_classes > 0)
+        shown += [f"smoothing={self.recipe.smoothing}"] * (self.recipe.smoothing > 0)
+        shown += [f"interpolation={placement.interpolation!r}"] * (placement.interpolation != "bilinear")
+        shown += [f"fill={self.fills[-1].value!r}"] * (self.fills[-1].value != 0)
+        shown += [f"channels={self.channels!r}"] * (self.channels != "first")
         for name in ("mean", "std", "dtype", "memory_format"):
             if getattr(self, name) is not None:
                 shown.append(f"{name}={getattr(self, name)!r}")
@@ -303,7 +320,7 @@ def policy_of(
     try:
         policy = Policy(methods, erase, mode, partner, num_classes, smoothing)
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("methods[", "mix[")) from None
+        raise type(error)(str(error).replace("methods", "mix")) from None
     if policy.recipe.resizes:
         raise ValueError("mix holds ResizeMix, which FusedAugment can't do: use fused_resizemix on its result")
     return policy
@@ -328,20 +345,26 @@ def call(
     sample_offset: int,
     return_plan: bool,
 ) -> Any:
-    """Checks everything, then runs one op."""
-    check_source(x, recipe, placement.color is not None)
+    """Checks everything, then runs one op. Nothing is drawn without knobs: from a plan, or in `eval()`."""
+    draws = knobs is not None and plan is None
+    check_source(x, recipe)
     if plan is not None:
         recipe = check_plan(plan, recipe, x, gray)
         geometry, fills = plan.geometry, plan.fills
     else:
         geometry = placement.geometry(x.shape[2], x.shape[3])
+    if geometry.color and x.shape[1] != 3:
+        raise ValueError(f"x must have 3 channels (RGB) where color is used, got {x.shape[1]}")
     target = None if y is None else check_target(y, x, recipe)
-    if target is not None and target.requires_grad:
+    if target is not None and target.requires_grad and torch.is_grad_enabled():
         raise ValueError("y must not require grad: FusedAugment has no gradients")
     if recipe.pairing == ALONE and target is not None and target.dim() == 1 and recipe.num_classes == 0:
         target = None  # labels stay as they are
     if gray is not None:
         gray = check_given("gray", gray, x, (x.shape[0],), GRAY_DTYPES).float().contiguous()
+        if not geometry.color and draws:
+            raise ValueError("gray plays no part without color: give FusedAugment a ColorJitter")
+        gray = gray if draws else None
     if not isinstance(sample_offset, torch.SymInt):
         check_integer("sample_offset", sample_offset, 0, MAX_INDEX - x.shape[0])
     norm = None if mean is None and std is None else norm_of(mean, std, x)
@@ -351,10 +374,12 @@ def call(
     if out is not None:
         check_out(x, out, (*x.shape[:2], *size), out_dtype, channels_last, False)
     traced = composes(x)
-    if not traced and x.device.type == "cpu":
+    if not traced and reads_values(x):
         check_values(target, None, None, None, recipe, x)
+    if not traced and debugging() and geometry.color and x.is_floating_point() and x.numel() and float(x.amax()) > 1:
+        raise ValueError(f"x must lie in [0, 1] where color is used on floats, got values up to {float(x.amax())}")
 
-    state, seed, offset = (None, 0, 0) if plan is not None else fresh_seed(x, traced, generator)
+    state, seed, offset = fresh_seed(x, traced, generator) if draws else (None, 0, 0)
     if knobs is None and plan is None:
         knobs = knobs_of(EMPTY_KNOBS, x.device)
     field = None if plan is None else plan.field
@@ -387,18 +412,16 @@ def call(
     return (result, target_out, plan) if return_plan else (result, target_out)
 
 
-def check_source(x: object, recipe: Recipe, colors: bool) -> None:
+def check_source(x: object, recipe: Recipe) -> None:
     if isinstance(x, Tensor) and (x.dim() != 4 or 0 in x.shape[1:]):
         raise ValueError(f"x must be [B, C, H, W] with sides of at least 1, got {list(x.shape)}")
     check_images(x, recipe)
     assert isinstance(x, Tensor)
     if x.shape[1] > MAX_CHANNELS:
         raise ValueError(f"x must have at most {MAX_CHANNELS} channels, got {x.shape[1]}")
-    if colors and x.shape[1] != 3:
-        raise ValueError(f"x must have 3 channels (RGB) where color is used, got {x.shape[1]}")
     if max(x.shape[2:]) >= MAX_SIDE:
         raise ValueError(f"x must have H and W below {MAX_SIDE}, got {list(x.shape)}")
-    if x.requires_grad:
+    if x.requires_grad and torch.is_grad_enabled():
         raise ValueError("x must not require grad: FusedAugment has no gradients (fused_cutmix and its family have)")
 
 
@@ -423,6 +446,7 @@ def replay(
     y: Tensor | None = None,
     *,
     interpolation: str | None = None,
+    fill: float | Sequence[float] | None = None,
     num_classes: int | None = None,
     smoothing: float = 0.0,
     mean: PerChannel = None,
@@ -434,16 +458,21 @@ def replay(
     """`AugmentPlan.apply`."""
     if interpolation is not None:
         check_choice("interpolation", interpolation, INTERPOLATIONS)
-        geometry = plan.geometry._replace(bilinear=interpolation == "bilinear")
+        samples = plan.geometry.turns or plan.geometry.resizes
+        geometry = plan.geometry._replace(bilinear=interpolation == "bilinear" and samples)
         packed = plan.packed
         if interpolation == "nearest" and geometry.color:
             geometry = geometry._replace(color=False)
             packed = packed[:, : plan.recipe.columns + geometry.columns].contiguous()
         plan = AugmentPlan(packed, plan.recipe, geometry, plan.source_size, plan.fills, plan.field)
+    if fill is not None:
+        fill = tuple(fill) if isinstance(fill, list) else fill
+        check_value("fill", fill)
+        fills = (Fill(per_channel(fill)),) * len(plan.fills)
+        plan = AugmentPlan(plan.packed, plan.recipe, plan.geometry, plan.source_size, fills, plan.field)
     check_common("elem", "matching", num_classes, smoothing)
     recipe = NOTHING._replace(num_classes=num_classes or 0, smoothing=float(smoothing))
-    color = ColorJitter() if plan.geometry.color else None
     return call(
-        x, y, recipe, Placement(color=color), None, None, plan.fills, mean, std, dtype, memory_format, None, plan, out,
+        x, y, recipe, Placement(), None, None, plan.fills, mean, std, dtype, memory_format, None, plan, out,
         None, 0, False,
     )  # fmt: skip

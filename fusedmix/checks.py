@@ -77,12 +77,28 @@ def full_lam(batch: int, lam: float, device: torch.device) -> Tensor:
 cached_lam = lru_cache(maxsize=64)(full_lam)
 
 
-def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
+def check_finish(
+    mean: PerChannel, std: PerChannel, dtype: object, memory_format: object, dtype_name: str = "out_dtype"
+) -> None:
+    """Refuses what no x could be finished with; for modules, which know it before they see one."""
+    if dtype is not None:
+        check_dtype(dtype, dtype_name)
+    check_format(memory_format)
+    if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
+        channels = max(len(v) if isinstance(v, Sequence) else 1 for v in (mean, std))
+        build_norm(mean, std, channels, torch.device("cpu"))
+
+
+def check_format(memory_format: object) -> None:
     if memory_format not in MEMORY_FORMATS:
         raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format!r}")
+
+
+def check_memory_format(memory_format: object, x: Tensor) -> bool | None:
+    check_format(memory_format)
     if memory_format == torch.channels_last and x.dim() != 4:
         raise ValueError(f"memory_format=torch.channels_last needs x as [B, C, H, W], got {list(x.shape)}")
-    return MEMORY_FORMATS[memory_format]
+    return MEMORY_FORMATS[memory_format]  # type: ignore[index]
 
 
 def check_out_dtype(
@@ -93,13 +109,18 @@ def check_out_dtype(
         name, out_dtype = "out.dtype", out.dtype
     if out_dtype is None:
         return torch.float32 if has_norm and x.dtype == torch.uint8 else x.dtype
-    if not isinstance(out_dtype, torch.dtype):
-        raise TypeError(f"{name} must be a torch.dtype, got {type(out_dtype).__name__}")
-    if out_dtype not in IMAGE_DTYPES:
-        raise ValueError(f"{name} must be float32, float16, bfloat16 or uint8, got {out_dtype}")
+    out_dtype = check_dtype(out_dtype, name)
     if out_dtype == torch.uint8 and (x.dtype != torch.uint8 or has_norm):
         raise ValueError(f"{name} torch.uint8 needs x of uint8 without mean and std, got x of {x.dtype}")
     return out_dtype
+
+
+def check_dtype(dtype: object, name: str) -> torch.dtype:
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{name} must be a torch.dtype, got {type(dtype).__name__}")
+    if dtype not in IMAGE_DTYPES:
+        raise ValueError(f"{name} must be float32, float16, bfloat16 or uint8, got {dtype}")
+    return dtype
 
 
 def check_destination(
@@ -123,8 +144,6 @@ def check_destination(
         check_writable("x with inplace=True", x)
         return
     check_out(x, out, x.shape, out_dtype, channels_last, differentiates)
-    if not torch.compiler.is_compiling() and type(x) is Tensor and isinstance(out, Tensor) and overlap(x, out):
-        raise ValueError("out overlaps x in memory: it must be separate (inplace=True writes into x)")
 
 
 def check_out(
@@ -145,6 +164,8 @@ def check_out(
     if channels_last is not None and channels_last != is_channels_last(out):
         raise ValueError("out is not in the memory_format asked for")
     check_writable("out", out)
+    if not torch.compiler.is_compiling() and type(x) is Tensor and overlap(x, out):
+        raise ValueError("out overlaps x in memory: it must be separate")
 
 
 def check_writable(name: str, t: Tensor) -> None:
@@ -193,7 +214,7 @@ def check_values(
 
 def norm_of(mean: PerChannel, std: PerChannel, x: Tensor) -> Tensor:
     """float32 [2, C]: mean and inverse std per channel, on x's device."""
-    mean, std = (v if isinstance(v, Tensor | float | int | None) else tuple(v) for v in (mean, std))
+    mean, std = (v if isinstance(v, Tensor | float | int | tuple | str | None) else tuple(v) for v in (mean, std))
     build = build_norm if composes(x) or isinstance(mean, Tensor) or isinstance(std, Tensor) else cached_norm
     return build(mean, std, x.shape[1], x.device)
 
@@ -201,7 +222,10 @@ def norm_of(mean: PerChannel, std: PerChannel, x: Tensor) -> Tensor:
 def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.device) -> Tensor:
     rows = []
     for name, value, default in (("mean", mean, 0.0), ("std", std, 1.0)):
-        row = torch.as_tensor(default if value is None else value, dtype=torch.float64)
+        try:
+            row = torch.as_tensor(default if value is None else value, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name} must be a number or one per channel ({channels}), got {value!r}") from None
         if row.dim() > 1 or (row.dim() == 1 and row.shape[0] not in (1, channels)):
             raise ValueError(f"{name} must be a number or one per channel ({channels}), got {list(row.shape)}")
         if name == "std" and not torch.compiler.is_compiling() and not bool((row > 0).all()):
@@ -238,6 +262,8 @@ def fills_of(fills: tuple[Fill, ...], norm: Tensor | None, x: Tensor) -> Tensor:
         for fill in fills:
             for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
                 check_number("value of uint8 images (or fill)", value, 0, 255)
+    if all(fill.space == "input" for fill in fills):
+        norm = None  # plays no part
     build = build_fills if composes(x) else cached_fills
     return build(fills, norm, x.shape[1], x.device)
 
@@ -249,8 +275,9 @@ def build_fills(fills: tuple[Fill, ...], norm: Tensor | None, channels: int, dev
         for name in ("value", "sigma"):
             part = torch.tensor(getattr(fill, name), dtype=torch.float32)
             if part.dim() == 1 and part.shape[0] not in (1, channels):
+                shown = "value (or fill)" if name == "value" else name
                 raise ValueError(
-                    f"{name} must be a number or one per channel ({channels}), got {part.shape[0]} numbers"
+                    f"{shown} must be a number or one per channel ({channels}), got {part.shape[0]} numbers"
                 )
             parts.append(part.expand(channels).to(device))
         if norm is not None and fill.space == "output":

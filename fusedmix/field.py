@@ -13,6 +13,8 @@ def fmix_ranks(
     generator on the device (seeded with `seed`, or the default one for None), so that, unlike lam and partners, it
     differs between devices.
     """
+    if batch == 0:
+        return torch.empty((0, height, width), dtype=torch.int32, device=device)
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     half = width // 2 + 1
     noise = torch.randn(batch, height, half, 2, device=device, generator=generator)

@@ -78,9 +78,21 @@ _debug = False
 
 
 def debug(on: bool = True) -> None:
-    """Turns on checks of values on a GPU (class indices, partners, boxes, lam). Each costs a synchronisation."""
+    """Turns on checks of values on a GPU (class indices, partners, boxes, lam), each at the cost of a synchronisation.
+
+    On any device also that floats whose colour is changed lie in [0, 1].
+    """
     global _debug
     _debug = bool(on)
+
+
+def debugging() -> bool:
+    return _debug
+
+
+def reads_values(x: Tensor) -> bool:
+    """Whether values are checked: where that costs nothing, or `debug` asks for it."""
+    return _debug or x.device.type == "cpu"
 
 
 class Plan:
@@ -176,7 +188,7 @@ class Plan:
     def __repr__(self) -> str:
         counts = torch.bincount(self.method.cpu(), minlength=len(METHOD_NAMES)).tolist()
         drawn = ", ".join(f"{n} {name}" for name, n in zip(METHOD_NAMES, counts, strict=True) if n)
-        return f"Plan({len(self)} samples: {drawn or 'empty'}; device={self.packed.device})"
+        return f"{type(self).__name__}({len(self)} samples: {drawn or 'empty'}; device={self.packed.device})"
 
 
 def fused_mixup(
@@ -729,7 +741,7 @@ def call(
     if inplace or out is not None:
         check_destination(x, out, inplace, recipe, partner, out_dtype, channels_last, differentiates)
     traced = composes(x)
-    if not traced and (_debug or x.device.type == "cpu"):
+    if not traced and reads_values(x):
         check_values(target, lam, box, partner, recipe, x)
 
     state, seed, offset = (None, 0, 0) if plan is not None else fresh_seed(x, traced, generator)
@@ -774,6 +786,8 @@ def call(
 
 def fresh_seed(x: Tensor, traced: bool, generator: torch.Generator | None) -> tuple[Tensor | None, int, int]:
     """(state, seed, offset) of a call: a tensor where each replay of a graph must draw afresh, else two numbers."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     if traced or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         if generator is not None:
             raise ValueError("generator cannot be used under torch.compile, tracing or CUDA graph capture")

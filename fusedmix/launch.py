@@ -89,9 +89,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     channels = shape.x_shape[1] if by_channel else 1
     pixels = elements // max(channels, 1) if by_channel else 1
     height, width = shape.x_shape[2:4] if recipe.has_box else (1, 1)
-    align = math.gcd(16, elements, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, elements)
-    if elements > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
-        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {elements} elements")
+    align = alignment(shape, elements, elements)
     lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
     lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
 
@@ -153,6 +151,18 @@ def layout_of(shape: Shape, launch: config.Launch, elements: int) -> Layout:
     return Layout(row_programs, max(sample_programs, 1), grid, (on, off, 1.0 - recipe.smoothing), constants)
 
 
+def alignment(shape: Shape, unit: int, largest: int) -> int:
+    """What `unit` and the strides of samples are multiples of, up to 16. Refuses what 31 bits don't reach."""
+    batch, columns = shape.x_shape[0], shape.recipe.columns + (shape.geometry.columns if shape.geometry else 0)
+    strides = shape.x_stride, shape.out_stride
+    align = math.gcd(16, unit, *(strides if batch > 1 else ()))
+    if largest > MAX_OFFSET or max(strides) // align > MAX_OFFSET:
+        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {largest} elements")
+    if shape.has_plan and batch * columns > MAX_OFFSET:
+        raise ValueError(f"x: at most {MAX_OFFSET // columns} samples here, got {batch}")
+    return align
+
+
 def prepared_of(
     kernel: Any,
     layout: Layout,
@@ -209,10 +219,7 @@ def prepare_augment(
     most = 4 if geometry.bilinear or geometry.color or is_heavy(recipe) else 8
     launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most)
     layout = layout_of(shape, launch, pixels)
-    align = math.gcd(16, pixels, shape.x_stride, shape.out_stride) if batch > 1 else math.gcd(16, pixels)
-    largest = max(channels * pixels, channels * source_pixels)
-    if largest > MAX_OFFSET or shape.x_stride // align > MAX_OFFSET or shape.out_stride // align > MAX_OFFSET:
-        raise ValueError(f"x: offsets within a sample must fit 31 bits, got samples of {largest} elements")
+    align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = (
         batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
         pixels // align,

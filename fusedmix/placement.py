@@ -110,7 +110,9 @@ class RandomAffine:
     numbers, across and down, in degrees up to 80. p: chance in [0, 1] that an image is moved at all.
 
     The image is sampled once, by the map of crop, flip and affine together: what a turned crop shows at its corners is
-    the rest of the image, and `fill` only beyond the image.
+    the rest of the image, and `fill` only beyond the image. So it is for images that `p` leaves alone, too: beside an
+    affine map, resized ones blend with what lies beyond their box, at the rim of the image with `fill`. Windows with
+    another padding mode reflect once; what lies further out is the edge.
     """
 
     degrees: Any = 0.0
@@ -156,7 +158,8 @@ class ColorJitter:
     torchvision's; bytes are not rounded in between.
 
     Contrast changes about the image's mean gray where the call brings it (`gray=`), as torchvision's does, else about
-    the middle gray (127.5 or 0.5), which needs no second pass. torchvision draws the order of the steps.
+    the middle gray (127.5 or 0.5), which needs no second pass; the same as torchvision's where that mean is the mean of
+    the crop and brightness clamps nothing. torchvision draws the order of the steps.
     """
 
     brightness: Any = 0.0
@@ -270,4 +273,9 @@ def central(
     elif crop is not None and crop.share is not None:
         step = min(height / out_height, width / out_width) * crop.share
         h, w = max(1, round(out_height * step)), max(1, round(out_width * step))
-    return (height - h) // 2, (width - w) // 2, h, w
+    return middle(height, h), middle(width, w), h, w
+
+
+def middle(side: int, cut: int) -> int:
+    """Where a central cut begins, as torchvision rounds it; below 0 where it is the larger."""
+    return round((side - cut) / 2) if cut <= side else -((cut - side) // 2)

@@ -88,6 +88,12 @@ class Geometry(NamedTuple):
         return cls(h, w, crop, beyond, y0, x0, box_height, box_width, limited, bilinear, flips, turns, color)
 
     @property
+    def resizes(self) -> bool:
+        """Whether pixels of the result may lie between pixels of the source, affine maps aside."""
+        size = self.height, self.width
+        return self.crop == CROP_RESIZED or (self.crop == CROP_CENTER and (self.box_height, self.box_width) != size)
+
+    @property
     def columns(self) -> int:
         return PLACE_COLUMNS + (COLOR_COLUMNS if self.color else 0)
 

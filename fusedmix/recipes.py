@@ -62,7 +62,8 @@ def deit(num_classes: int | None = 1000, **options: Any) -> FusedAugment:
 
     RandAugment and repeated augmentation, which DeiT has besides, are not part of it, nor is its bicubic resizing
     (bilinear here); the colour jitter of 0.3 is what its code does without RandAugment. Mixing is per sample with
-    random partners; DeiT's code mixes with the reversed batch, one draw for all (`mode="batch", partner="flip"`).
+    random partners; DeiT's code mixes with the reversed batch, one draw for all (`mode="batch", partner="flip"`), and
+    erases each image before it is mixed, where we erase the mixed one. Without `num_classes` nothing is smoothed.
 
     Source: arXiv 2012.12877, table 9, and the defaults of its training code (timm's `Mixup` and `RandomErasing`).
 
@@ -77,7 +78,7 @@ def deit(num_classes: int | None = 1000, **options: Any) -> FusedAugment:
         options, size=224, crop=RandomResizedCrop(), flip=0.5, color=ColorJitter(0.3, 0.3, 0.3),
         mix=[(CutMix(1.0), 0.5), (Mixup(0.8), 0.5)],
         erase=RandomErasing(p=0.25, fill_mode="pixel", value=0.0, sigma=1.0, space="output"),
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, num_classes=num_classes, smoothing=0.1,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, num_classes=num_classes, smoothing=0.1 if num_classes else 0.0,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ unit(word) = (word >> 8) * 2**-24, in [0, 1);  below(word, n) = (word * n) >> 32
 """
 
 import math
+import threading
 
 import torch
 
@@ -79,7 +80,15 @@ BETA_MAX_RATIO = 1e30
 
 SEED_LIMIT = 2**63 - 1
 
-_seed_buffer = torch.empty((), dtype=torch.int64)
+
+class SeedBuffer(threading.local):
+    """Each thread has one of its own: torch lets go of the interpreter while it draws."""
+
+    def __init__(self) -> None:
+        self.word = torch.empty((), dtype=torch.int64)
+
+
+_buffer = SeedBuffer()
 
 
 def next_seed(generator: torch.Generator | None = None) -> tuple[int, int]:
@@ -90,7 +99,7 @@ def next_seed(generator: torch.Generator | None = None) -> tuple[int, int]:
     its Philox offset on by 4.
     """
     if generator is None or generator.device.type == "cpu":
-        return int(_seed_buffer.random_(generator=generator)), 0
+        return int(_buffer.word.random_(generator=generator)), 0
     offset = generator.get_offset()
     generator.set_offset(offset + 4)
     return generator.initial_seed() & SEED_LIMIT, offset

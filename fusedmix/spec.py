@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -63,7 +64,7 @@ def check_integer(name: str, value: object, low: int, high: int) -> None:
 
 
 def check_choice(name: str, value: object, allowed: dict[str, int]) -> None:
-    if value not in allowed:
+    if not isinstance(value, Hashable) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 

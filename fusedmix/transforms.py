@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks import knobs_of
+from .checks import check_finish, knobs_of
 from .functional import Plan, call
 from .schedule import Number
 from .spec import DropSpec, MixupOrCutMix, Policy, Spec, check_number, describe
@@ -37,6 +37,15 @@ class Scheduled(nn.Module):
         self.has_scalars = rows is not None and any(isinstance(number, Tensor) for row in rows for number in row)
         knobs = None if rows is None else knobs_of(rows, torch.device("cpu")).clone()
         self.register_buffer("knobs", knobs, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves the knobs with the module; half() and its like leave them float32."""
+        super()._apply(fn, recurse)
+        if self.knobs is not None and self.knobs.dtype != torch.float32:
+            rows = self.rows(self.progress)
+            assert rows is not None
+            self.knobs = knobs_of(rows, self.knobs.device).clone()
+        return self
 
     def knobs_on(self, x: Tensor) -> Tensor | None:
         """The numbers on x's device."""
@@ -135,6 +144,7 @@ class FusedMix(Scheduled):
         self.init_knobs()
         self.erase = erase
         self.recipe = (self.policy or timm).recipe
+        check_finish(mean, std, out_dtype, memory_format)
         self.mean, self.std = mean, std
         self.out_dtype, self.memory_format, self.inplace = out_dtype, memory_format, inplace
 

@@ -162,10 +162,10 @@ def draw_coloring(knob, gray_ptr, seed, offset, i, index, mask, MOST: tl.constex
     brightness = tl.where(here, uniform(word_b, knob, COLOR_BRIGHTNESS), 1.0)
     contrast = tl.where(here, uniform(word_c, knob, COLOR_CONTRAST), 1.0)
     saturation = tl.where(here, uniform(word_s, knob, COLOR_SATURATION), 1.0)
-    pivot = brightness * 0.0 + MOST * 0.5
+    pivot = brightness * 0.0 + 0.5
     if gray_ptr is not None:
         mean = tl.load(gray_ptr + i, mask=mask, other=0.0)
-        pivot = tl.minimum(tl.maximum(mean * brightness, 0.0), MOST)
+        pivot = tl.div_rn(tl.minimum(tl.maximum(mean * brightness, 0.0), MOST), brightness * 0.0 + MOST)
     grayscale = (unit(word_gray) < tl.load(knob + COLOR_GRAYSCALE)).to(tl.int32)
     return brightness, contrast, saturation, pivot, grayscale
 

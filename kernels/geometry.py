@@ -130,7 +130,8 @@ def between_0_and(value, most):
 
 @triton.jit
 def colored(value, most, brightness, contrast, saturation, pivot, grayscale):
-    """Brightness, contrast about `pivot`, saturation, then grayscale, of a pixel's three channels within [0, most]."""
+    """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
+    pivot = pivot * most
     bright = ()
     for c in tl.static_range(3):
         channel = between_0_and(value[c] * brightness, most)

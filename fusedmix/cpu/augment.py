@@ -10,8 +10,6 @@ from torch import Tensor
 from fusedmix import rng
 from fusedmix.recipe import (
     BEYOND_FILL,
-    CROP_CENTER,
-    CROP_WINDOW,
     METHOD_CUTMIX,
     METHOD_MIXUP,
     METHOD_NONE,
@@ -121,8 +119,9 @@ def fill_images(
         if in_order(members):
             finish(value, norm, out[members[0] : members[-1] + 1])
         elif small:
-            finish(value, norm, value)
-            out[torch.from_numpy(members)] = value.to(out.dtype)
+            finished = torch.empty_like(value, dtype=out.dtype)
+            finish(value, norm, finished)
+            out[torch.from_numpy(members)] = finished
         else:
             for k, n in enumerate(members.tolist()):
                 finish(value[k : k + 1], norm, out[n : n + 1])
@@ -161,8 +160,7 @@ def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
             return
     if out.dtype == torch.uint8 and value.dtype != out.dtype:
         value.clamp_(0, 255).round_()
-    if out is not value:
-        out.copy_(value)
+    out.copy_(value)
 
 
 def paired_order(family: FamilyDraw) -> Array:
@@ -181,10 +179,7 @@ class Source:
         self.x, self.drawn, self.geometry, self.fill = x, drawn, geometry, fill
         self.most = brightest(x.dtype)
         m, size = drawn.placement.map, (geometry.height, geometry.width)
-        self.is_window = not geometry.turns and (
-            geometry.crop == CROP_WINDOW
-            or (geometry.crop == CROP_CENTER and (geometry.box_height, geometry.box_width) == size)
-        )
+        self.is_window = not geometry.turns and not geometry.resizes
         if self.is_window:  # where it begins, and whether it is flipped
             flip_v, flip = m[4] < 0, m[0] < 0
             top, left = m[5] - torch.where(flip_v, size[0], 0), m[2] - torch.where(flip, size[1], 0)
@@ -207,7 +202,7 @@ class Source:
             for k, n in enumerate(members.tolist()):
                 one = Placement(*(tuple(c[k : k + 1] for c in part) for part in own))
                 out[k] = sampled(self.x[n : n + 1].float(), one, geometry, self.fill)[0]
-        elif geometry.bilinear:
+        elif geometry.bilinear and not self.is_window:
             edges = torch.stack(own.limits, 1).tolist()
             flips = torch.stack([own.map[4] < 0, own.map[0] < 0], 1).tolist()
             for k, n in enumerate(members.tolist()):
@@ -302,7 +297,7 @@ def recolor(image: Tensor, most: float, factors: tuple[float, float, float, floa
             gray.add_(torch.mul(channel, weight, out=part))
 
     image.mul_(brightness).clamp_(0, most)
-    image.sub_(pivot).mul_(contrast).add_(pivot).clamp_(0, most)
+    image.sub_(pivot * most).mul_(contrast).add_(pivot * most).clamp_(0, most)
     weigh()
     image.sub_(gray).mul_(saturation).add_(gray).clamp_(0, most)
     if grayscale:

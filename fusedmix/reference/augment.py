@@ -35,7 +35,7 @@ class Placement(NamedTuple):
 
 
 class Coloring(NamedTuple):
-    """Factors of brightness, contrast and saturation, the pivot of contrast: float32 [B]; grayscale: bool [B]."""
+    """Factors of brightness, contrast and saturation, pivot of contrast (a share of white): float32 [B]; bool [B]."""
 
     brightness: Tensor
     contrast: Tensor
@@ -127,9 +127,9 @@ def draw_coloring(
             (word_b, codes.COLOR_BRIGHTNESS), (word_c, codes.COLOR_CONTRAST), (word_s, codes.COLOR_SATURATION)
         )
     )  # fmt: skip
-    pivot = number(most * 0.5, brightness)
+    pivot = number(0.5, brightness)
     if given_mean is not None:
-        pivot = (given_mean * brightness).clamp(0, most)
+        pivot = (given_mean * brightness).clamp(0, most) / number(most, brightness)
     return Coloring(brightness, contrast, saturation, pivot, unit(word_gray) < knob[codes.COLOR_GRAYSCALE])
 
 

@@ -115,8 +115,9 @@ def colored(
     value: list[Tensor], most: float, brightness: Tensor, contrast: Tensor, saturation: Tensor, pivot: Tensor,
     grayscale: Tensor,
 ) -> list[Tensor]:  # fmt: skip
-    """Brightness, contrast about `pivot`, saturation, then grayscale, of a pixel's three channels within [0, most]."""
+    """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
     value = [(channel * brightness).clamp(0, most) for channel in value]
+    pivot = pivot * most
     value = [(pivot + contrast * (channel - pivot)).clamp(0, most) for channel in value]
     gray = gray_of(*value)
     value = [(gray + saturation * (channel - gray)).clamp(0, most) for channel in value]
