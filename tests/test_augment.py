@@ -1,5 +1,7 @@
 """FusedAugment: kernel and CPU path against the reference, the reference against torch's own functions, and its use."""
 
+from dataclasses import replace
+
 import augment_cases
 import pytest
 import torch
@@ -49,24 +51,41 @@ def test_normalise_cast_layout_and_replay(implementation: str, name: str) -> Non
     check(implementation, CASES[name], (3, 3, 8, 9), torch.float16, replay=True, form="soft", seed=number)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 1 << 21])
+@pytest.mark.parametrize("route", ["loops, one chunk", "loops, chunks of two", "passes, chunks of two"])
 @pytest.mark.parametrize("name", CASES)
-def test_cpu_routes(name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loops that large images take, in one chunk and in chunks of two samples whose partners lie in others."""
-    monkeypatch.setattr(cpu_augment, "SMALL_IMAGE", 0)
-    monkeypatch.setattr(cpu_augment, "SMALL_SAMPLE", 0)
-    monkeypatch.setattr(cpu_augment, "CHUNK_BYTES", chunk_bytes)
+def test_cpu_routes(name: str, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops as for large images and passes as for large batches of small ones; partners that lie in other chunks."""
+    if "loops" in route:
+        monkeypatch.setattr(cpu_augment, "SMALL_IMAGE", 0)
+        monkeypatch.setattr(cpu_augment, "SMALL_SAMPLE", 0)
+    if "two" in route:
+        monkeypatch.setattr(cpu_augment, "SMALL_BATCH", 0)
+        monkeypatch.setattr(cpu_augment, "CHUNK_BYTES", 1)
     # torch's own resize measures from the crop and we from the image: points differ by the rounding of float32, which
     # moves a value of 255 by less than 1e-3, and by one step of the dtype of the result where it is a tie.
-    geometry = CASES[name].placement.geometry(8, 9)
-    resizes = geometry.bilinear and not geometry.turns
+    case = CASES[name]
+    geometry = case.placement.geometry(8, 9)
+    resizes = "loops" in route and geometry.bilinear and not geometry.turns
+    outside = case if case.policy is None else replace(case, policy=replace(case.policy, partner="permute"))
     for dtype in DTYPES:
         step = (1.0, 0.0) if dtype == torch.uint8 else (1e-3, torch.finfo(dtype).eps)
         first, second = (step, (1e-3, 0.0)) if resizes else (EXACT, EXACT)
-        check("cpu", CASES[name], (5, 3, 8, 9), dtype, dtype == torch.float32, seed=3, tolerance=first)
+        check("cpu", case, (5, 3, 8, 9), dtype, dtype == torch.float32, seed=3, tolerance=first)
+        check("cpu", outside, (7, 3, 8, 9), dtype, seed=5, tolerance=first)
         check(
-            "cpu", CASES[name], (4, 3, 40, 9), dtype, seed=4, norm=NORM, out_dtype=torch.float32, tolerance=second
+            "cpu", case, (4, 3, 40, 9), dtype, seed=4, norm=NORM, out_dtype=torch.float32, tolerance=second
         )  # fmt: skip
+
+
+def test_large_batches_of_small_images_are_rounded() -> None:
+    """More than one chunk at the sizes that are in use: bytes are rounded and not cut."""
+    x = photographs(1024, 32, 32)
+    augment = fusedmix.FusedAugment(mix=fusedmix.Mixup())
+    out, plan = augment(x, return_plan=True)
+    assert out.dtype == torch.uint8
+    lam = plan.lam.view(-1, 1, 1, 1)
+    want = lam * x.float() + (1 - lam) * x[plan.partner].float()
+    assert float((out.float() - want).abs().max()) < 0.51
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -298,10 +317,97 @@ def test_plan_replays_on_images_and_masks() -> None:
     assert torch.equal(again, out)
     assert torch.equal(rows, target)
     assert torch.equal(augment(x, y, plan=plan)[0], out)
-    one = torch.full((6, 1, 20, 20), 3, dtype=torch.uint8)
-    mask = plan.apply(one, interpolation="nearest")
-    kept = torch.ones(6, dtype=torch.bool) & ~plan.erased
-    assert (mask[kept] == 3).all()
+
+
+def test_plan_moves_masks_with_their_images() -> None:
+    """Rows and columns as masks: each pixel of the result holds where the map says it came from."""
+    x = photographs(8, 20, 24)
+    augment = fusedmix.FusedAugment(
+        (14, 16), RandomResizedCrop(), 0.5, color=ColorJitter(0.4, 0.4, 0.4), mix=[(fusedmix.CutMix(), 0.6)],
+        erase=fusedmix.RandomErasing(p=0.5, fill_mode="pixel", value=90.0, sigma=50.0), fill=(1.0, 2.0, 3.0),
+    )  # fmt: skip
+    _, plan = augment(x, return_plan=True)
+    assert 0 < int(plan.erased.sum()) < 8
+    rows = torch.arange(20, dtype=torch.uint8).view(1, 1, 20, 1).expand(8, 1, 20, 24).contiguous()
+    moved = plan.apply(rows, interpolation="nearest", fill=255)[:, 0]
+    columns = torch.arange(24, dtype=torch.uint8).expand(8, 1, 20, 24).contiguous()
+    across = plan.apply(columns, interpolation="nearest", fill=255)[:, 0]
+    y, x_ = torch.arange(14) + 0.5, torch.arange(16) + 0.5
+    for i in range(8):
+        y0, x0, y1, x1 = plan.box[i].tolist()
+        inside = torch.zeros(14, 16, dtype=torch.bool)
+        inside[y0:y1, x0:x1] = True
+        kept = moved[i] != 255
+        assert bool(kept.all()) == (not bool(plan.erased[i]))
+        for source, where in ((i, kept & ~inside), (int(plan.partner[i]), kept & inside)):
+            m = plan.map[source]
+            v, u = torch.floor(m[4] * y + m[5])[:, None].expand(14, 16), torch.floor(m[0] * x_ + m[2]).expand(14, 16)
+            assert torch.equal(moved[i][where].float(), v[where])
+            assert torch.equal(across[i][where].float(), u[where])
+
+
+@pytest.mark.parametrize("padding_mode", ["constant", "reflect", "edge"])
+def test_plan_of_a_window_copies_large_images_under_any_interpolation(padding_mode: str) -> None:
+    x = photographs(2, 110, 120)
+    out, plan = fusedmix.FusedAugment((100, 104), RandomCrop(5, padding_mode), 0.5)(x, return_plan=True)
+    for interpolation in ("nearest", "bilinear"):
+        assert torch.equal(plan.apply(x, interpolation=interpolation), out)
+
+
+def test_plan_of_colours_fits_bytes_and_floats() -> None:
+    x = photographs(6, 12, 12)
+    jitter = fusedmix.FusedAugment(color=ColorJitter(0.4, 0.6, 0.4), dtype=torch.float32)
+    for gray in (None, torch.linspace(20, 200, 6)):
+        out, plan = jitter(x, gray=gray, return_plan=True)
+        torch.testing.assert_close(plan.apply(x.float() / 255) * 255, out, rtol=0, atol=1e-3)
+
+
+def test_out_must_lie_apart() -> None:
+    x = photographs(8, 12, 12)
+    with pytest.raises(ValueError, match="out overlaps x"):
+        fusedmix.FusedAugment(flip=0.5)(x, out=x)
+    with pytest.raises(ValueError, match="out overlaps x"):
+        fusedmix.FusedAugment(flip=0.5)(x[:4], out=x[1:5])
+
+
+def test_knobs_keep_their_precision() -> None:
+    """Chances do not change with the dtype that a model is cast to; nor does the progress get lost."""
+    x = photographs(2000, 1, 2)
+    flips = []
+    for cast in ("float", "half", "bfloat16", "double"):
+        augment = fusedmix.FusedAugment(flip=Flip(fusedmix.Linear(0.0, 0.602)))
+        augment.set_progress(0.5)
+        augment = getattr(augment, cast)()
+        assert augment.knobs.dtype == torch.float32
+        _, plan = augment(x, generator=torch.Generator().manual_seed(0), return_plan=True)
+        flips.append(plan.map[:, 0] < 0)
+    assert all(torch.equal(flips[0], other) for other in flips[1:])
+
+
+def test_evaluation_draws_nothing() -> None:
+    torch.manual_seed(0)
+    want = torch.rand(3)
+    torch.manual_seed(0)
+    fusedmix.FusedAugment(flip=0.5).eval()(photographs(2, 4, 4))
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_debug_looks_at_the_range_of_coloured_floats() -> None:
+    augment = fusedmix.FusedAugment(color=ColorJitter(0.4))
+    augment(torch.full((2, 3, 4, 4), 200.0))
+    fusedmix.debug()
+    try:
+        with pytest.raises(ValueError, match=r"x must lie in \[0, 1\]"):
+            augment(torch.full((2, 3, 4, 4), 200.0))
+        augment(torch.rand(2, 3, 4, 4))
+    finally:
+        fusedmix.debug(False)
+
+
+def test_no_gradient_is_asked_for_without_grad() -> None:
+    x = torch.rand(2, 3, 4, 4, requires_grad=True)
+    with torch.no_grad():
+        assert fusedmix.FusedAugment(flip=1.0)(x).equal(x.flip(3))
 
 
 def test_out_is_filled_and_returned() -> None:
@@ -357,8 +463,14 @@ def test_explain_says_what_happened() -> None:
     text = plan.explain(0)
     assert text.startswith(f"from y {y0}..{y0 + 8} x {x0}..{x0 + 8}, flipped, upside down, brightness 1.00")
     assert "gray; untouched" in text
-    turned = fusedmix.FusedAugment(affine=RandomAffine((30.0, 30.0)))
-    assert turned(x, return_plan=True)[1].explain(0).startswith("turned 30.0 degrees, 1.000 pixels a pixel")
+    for angle in (30.0, 120.0, 200.0):
+        for size in (None, (8, 16)):
+            for flip, said in ((0.0, "; "), (1.0, ", flipped; ")):
+                turned = fusedmix.FusedAugment(size, flip=flip, affine=RandomAffine((angle, angle)))
+                step = 1.0 if size is None else (20 * 20 / (8 * 16)) ** 0.5
+                _, plan = turned(x, return_plan=True)
+                assert plan.explain(0).startswith(f"turned {angle:.1f} degrees, {step:.3f} pixels a pixel{said}")
+    assert repr(plan).startswith("AugmentPlan(2 samples")
 
 
 def test_erasing_without_mixing() -> None:
@@ -399,9 +511,20 @@ WRONG = {
     "x must be .B, H, W, C.": lambda: fusedmix.FusedAugment(channels="last")(torch.rand(3, 4, 4)),
     "out must have the shape of the result": lambda: fusedmix.FusedAugment()(photographs(2, 8, 8), out=torch.empty(3)),
     "gray must be": lambda: fusedmix.FusedAugment()(photographs(2, 8, 8), gray=torch.ones(3)),
+    "gray plays no part": lambda: fusedmix.FusedAugment()(photographs(2, 8, 8), gray=torch.ones(2)),
+    "gray must be a": lambda: fusedmix.FusedAugment().eval()(photographs(2, 8, 8), gray="nonsense"),
+    "mix holds only None": lambda: fusedmix.FusedAugment(mix=[(None, 1.0)]),
+    "probabilities of mix": lambda: fusedmix.FusedAugment(mix=[(fusedmix.CutMix(), 0.7), (None, 0.7)]),
+    "value .or fill. must be a number or one per channel .3.": lambda: fusedmix.FusedAugment(fill=(1.0, 2.0))(
+        photographs(2, 8, 8)
+    ),
+    "mean must be a number or one per channel": lambda: fusedmix.FusedAugment(mean="abc"),
+    "std must be > 0": lambda: fusedmix.FusedAugment(std=0.0),
+    "dtype must be a torch.dtype, got str": lambda: fusedmix.FusedAugment(dtype="half"),
+    "interpolation must be one of .* got \\[\\]": lambda: fusedmix.FusedAugment(interpolation=[]),
+    "generator must be a torch.Generator": lambda: fusedmix.FusedAugment()(photographs(2, 8, 8), generator=3),
     "plan must be a fusedmix.AugmentPlan": lambda: fusedmix.FusedAugment()(photographs(2, 8, 8), plan=3),
     "value of uint8 images .or fill. must be in": lambda: fusedmix.FusedAugment(fill=300.0)(photographs(2, 8, 8)),
-    "dtype must be a torch.dtype": lambda: fusedmix.FusedAugment(dtype="half")(photographs(2, 8, 8)),
 }
 
 

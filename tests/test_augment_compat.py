@@ -96,6 +96,15 @@ def test_brightness_contrast_saturation(factor: float) -> None:
     torch.testing.assert_close(colored(FLOATS, gray, brightness=0.9, contrast=factor), both, **close)
 
 
+@pytest.mark.parametrize("size", [(15, 8), (11, 8), (40, 52), (7, 33)])
+def test_centre(size: tuple[int, int]) -> None:
+    """Of odd and even rests, and larger than the image."""
+    F = functional()
+    for sides in (size, (size[0] + 40, size[1] + 51)):
+        augment = fusedmix.FusedAugment(sides, fusedmix.CenterCrop())
+        assert torch.equal(augment(X), F.center_crop(X, list(sides)))
+
+
 def test_grayscale() -> None:
     F = functional()
     ours = fusedmix.FusedAugment(color=ColorJitter(grayscale=1.0))(FLOATS)

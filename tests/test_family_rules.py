@@ -244,3 +244,7 @@ def test_shards_draw_what_the_whole_would(name: str) -> None:
     for regions in ((whole.region, part.region), (whole.erased, part.erased)):
         if regions[0] is not None:
             assert all(torch.equal(a[6:], b) for a, b in zip(*regions, strict=True))
+
+
+def test_an_empty_batch_has_no_ranks() -> None:
+    assert fmix_ranks(0, 8, 6, 3.0, False, torch.device("cpu"), 1).shape == (0, 8, 6)

@@ -1,5 +1,7 @@
 """Philox, the samplers bit for bit in all implementations, and where seeds come from."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -177,3 +179,11 @@ def test_batch_mode_is_shared_by_ranks() -> None:
     ]
     assert torch.equal(*drawn)
     assert (drawn[0] == drawn[0][0]).all()
+
+
+def test_threads_get_seeds_of_their_own() -> None:
+    """torch lets go of the interpreter while it draws: a number written to a shared place could be read twice."""
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda _: [rng.next_seed()[0] for _ in range(20_000)], range(4)))
+    seeds = [seed for part in parts for seed in part]
+    assert len(set(seeds)) == len(seeds)
