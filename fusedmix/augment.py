@@ -48,6 +48,7 @@ from .spec import (
     check_choice,
     check_common,
     check_integer,
+    check_knob,
     check_value,
     per_channel,
 )
@@ -222,6 +223,7 @@ class FusedAugment(Scheduled):
         if isinstance(size, int) and not isinstance(size, bool):
             size = size, size
         if flip is not None and not isinstance(flip, Flip):
+            check_knob("flip", flip, 0.0, 1.0)
             flip = Flip(flip)
         sides: Any = tuple(size) if isinstance(size, list) else size
         self.placement = Placement(sides, crop, flip, affine, color, interpolation)

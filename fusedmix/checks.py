@@ -228,8 +228,11 @@ def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.d
             raise TypeError(f"{name} must be a number or one per channel ({channels}), got {value!r}") from None
         if row.dim() > 1 or (row.dim() == 1 and row.shape[0] not in (1, channels)):
             raise ValueError(f"{name} must be a number or one per channel ({channels}), got {list(row.shape)}")
-        if name == "std" and not torch.compiler.is_compiling() and not bool((row > 0).all()):
-            raise ValueError(f"std must be > 0, got {row.tolist()}")
+        if not torch.compiler.is_compiling():
+            if name == "std" and not bool((row > 0).all()):
+                raise ValueError(f"std must be > 0, got {row.tolist()}")
+            if not bool(row.isfinite().all()):
+                raise ValueError(f"{name} must be finite, got {row.tolist()}")
         rows.append(row.expand(channels))
     return torch.stack([rows[0], 1.0 / rows[1]]).to(device=device, dtype=torch.float32)
 

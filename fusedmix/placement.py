@@ -91,11 +91,17 @@ class Flip:
         check_knob("vertical", self.vertical, 0.0, 1.0)
 
 
+def check_is_pair(name: str, value: object) -> None:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{name} must be a number or a pair (lowest, highest), got {value!r}")
+
+
 def symmetric(name: str, value: Any, most: float) -> tuple[Number, Number]:
     """(-v, v) of a number, or the pair itself."""
     if isinstance(value, numbers.Real):
         check_number(name, value, 0.0, most)
         return -float(value), float(value)
+    check_is_pair(name, value)
     check_pair(name, value, -most, most)
     low, high = value
     return low, high
@@ -144,6 +150,7 @@ def around_one(name: str, value: Any) -> tuple[Number, Number]:
     if isinstance(value, numbers.Real):
         check_number(name, value, 0.0, math.inf)
         return max(0.0, 1.0 - float(value)), 1.0 + float(value)
+    check_is_pair(name, value)
     check_pair(name, value, 0.0, 1e3)
     low, high = value
     return low, high
@@ -218,7 +225,7 @@ class Placement:
             padding = self.crop.padding
             for name, side, wanted in (("H", height, size[0]), ("W", width, size[1])):
                 if wanted > side + 2 * padding:
-                    room = f"{name} of x is {side}, with a padding of {padding} {side + 2 * padding}"
+                    room = f"{name} of x is {side}, and {side + 2 * padding} with a padding of {padding}"
                     raise ValueError(f"size {list(size)} does not fit: {room}")
                 if self.crop.padding_mode == "reflect" and padding >= side:
                     raise ValueError(f"padding must be below {name} of x ({side}) to reflect, got {padding}")

@@ -150,7 +150,7 @@ class Recipe(NamedTuple):
     @property
     def slots(self) -> int:
         """Columns of a plan that hold the region of the choice."""
-        return max((slots_of(code) for code in self.choices), default=PLAN_COLUMNS - PLAN_BOX)
+        return max([slots_of(code) for code in self.choices]) if self.choices else PLAN_COLUMNS - PLAN_BOX
 
     @property
     def erase_slots(self) -> int:

@@ -443,6 +443,17 @@ def test_progress_moves_flips_without_a_new_graph() -> None:
         assert torch.equal(compiled(x), x.flip(3).float())
 
 
+def test_compiles_whole_with_its_plan() -> None:
+    x, y = photographs(4, 10, 10), torch.arange(4)
+    augment = fusedmix.FusedAugment(6, RandomResizedCrop(), 0.5, color=ColorJitter(0.2), mix=MIX.methods, num_classes=4)
+    torch._dynamo.reset()
+    step = torch.compile(lambda x, y: augment(x, y, return_plan=True), fullgraph=True, backend="aot_eager")
+    out, rows, plan = step(x, y)
+    again, same = plan.apply(x, y, num_classes=4)
+    assert torch.equal(out, again)
+    assert torch.equal(rows, same)
+
+
 def test_op_passes_opcheck() -> None:
     x, y = photographs(4, 10, 10), torch.arange(4)
     case = Case(Placement((6, 8), RandomResizedCrop(), Flip()), MIX)
@@ -502,7 +513,11 @@ WRONG = {
     "translate must be a pair": lambda: RandomAffine(translate=0.1),
     "share must be in": lambda: CenterCrop(1.5),
     "padding_mode must be one of": lambda: RandomCrop(1, "wrap"),
-    "horizontal must be in": lambda: fusedmix.FusedAugment(flip=1.5),
+    "flip must be in": lambda: fusedmix.FusedAugment(flip=1.5),
+    "horizontal must be in": lambda: Flip(1.5),
+    "degrees must be a number or a pair": lambda: RandomAffine("wide"),
+    "contrast must be a number or a pair": lambda: ColorJitter(contrast=(1.0, 2.0, 3.0)),
+    "mean must be finite": lambda: fusedmix.FusedAugment(mean=float("nan")),
     "does not fit: H of x is 8": lambda: fusedmix.FusedAugment(12, RandomCrop(1))(photographs(2, 8, 8)),
     "padding must be below H": lambda: fusedmix.FusedAugment(8, RandomCrop(8, "reflect"))(photographs(2, 8, 8)),
     "3 channels": lambda: fusedmix.FusedAugment(color=ColorJitter(0.1))(photographs(2, 8, 8)[:, :1]),
