@@ -31,7 +31,7 @@ from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
 
 from .family import SMALL_SAMPLE, Samples, is_boxed, rows_of, words
-from .mix import as_numpy, mix_targets, paste_boxes, sample_rows
+from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
 from .sampling import Array
 
 CHUNK_BYTES = 1 << 21  # float32 bytes of the results of a chunk
@@ -98,7 +98,7 @@ def fill_images(
     step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
     if small and len(x) * sample_bytes <= SMALL_BATCH:
         step = len(x)
-    order, partner = paired_order(drawn.family) if step < len(x) else np.arange(len(x)), drawn.family.partner.numpy()
+    order, partner = paired_order(drawn.family.mate.numpy()) if step < len(x) else np.arange(len(x)), drawn.family.partner.numpy()
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
     values = torch.empty((step, *out.shape[1:]), dtype=dtype)
@@ -161,15 +161,6 @@ def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
     if out.dtype == torch.uint8 and value.dtype != out.dtype:
         value.clamp_(0, 255).round_()
     out.copy_(value)
-
-
-def paired_order(family: FamilyDraw) -> Array:
-    """All samples, mates next to each other."""
-    mate, i = family.mate.numpy(), np.arange(len(family.mate))
-    if (mate == i).all() or (mate[mate] != i).any():
-        return i
-    first = i[i < mate]
-    return np.concatenate([np.stack([first, mate[first]], 1).reshape(-1), i[mate == i]])
 
 
 class Source:

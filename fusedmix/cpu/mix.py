@@ -25,6 +25,7 @@ from .sampling import NO_BOX, Array, Draw, draw
 CHUNK_BYTES = 1 << 21  # a chunk and its scratch stay in cache, and one torch call covers many samples
 # Bytes of a sample below which passes over gathered partners cost less than a call per sample, without and with boxes.
 SMALL_SAMPLE, SMALL_BOXED = 1 << 16, 3 << 13
+LARGE_SAMPLE = 1 << 18  # bytes of a sample worth a call of its own
 SMALL_BATCH = 1 << 23  # bytes of such passes: cache, and threads that are worth waking
 
 INTEGER_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -189,25 +190,31 @@ def run_masks(size: int, dtype: torch.dtype, start: Array, stop: Array) -> Tenso
 
 
 def mix_copied(x: Tensor, out: Tensor, drawn: Draw) -> None:
-    """x to a separate `out` of the same dtype."""
-    weight = image_weight(drawn)
-    blended = weight != 1
-    if not blended.any():
+    """x to a separate `out` of the same dtype; large samples beside their mates, while caches hold what both read."""
+    last = is_channels_last(x) and is_channels_last(out)
+    (source, step), (destination, _) = planes(x, last), planes(out, last)
+    own, written = x.unbind(0), out.unbind(0)
+    weight, partner, edge = image_weight(drawn).tolist(), drawn.partner.tolist(), edges(drawn, step)
+    one_by_one = x[0].nbytes >= LARGE_SAMPLE
+    if not one_by_one and not all(lam != 1 for lam in weight):
         out.copy_(x)
-    else:
-        own, written = x.unbind(0), out.unbind(0)
-        for i, (blend, j, lam) in enumerate(
-            zip(blended.tolist(), drawn.partner.tolist(), weight.tolist(), strict=True)
-        ):
-            if blend:
-                torch.lerp(own[j], own[i], lam, out=written[i])
-            else:
-                written[i].copy_(own[i])
-    if (drawn.method == METHOD_CUTMIX).any():
-        last = is_channels_last(x) and is_channels_last(out)
-        (source, step), (destination, _) = planes(x, last), planes(out, last)
-        for i, (j, (y0, x0, y1, x1)) in enumerate(zip(drawn.partner.tolist(), edges(drawn, step), strict=True)):
+    for i in paired_order(drawn.mate).tolist():
+        j, (y0, x0, y1, x1) = partner[i], edge[i]
+        if weight[i] != 1:
+            torch.lerp(own[j], own[i], weight[i], out=written[i])
+        elif one_by_one:
+            written[i].copy_(own[i])
+        if y1 > y0 and x1 > x0:
             destination[i, :, y0:y1, x0:x1] = source[j, :, y0:y1, x0:x1]
+
+
+def paired_order(mate: Array) -> Array:
+    """All samples, mates next to each other."""
+    i = np.arange(len(mate))
+    if (mate == i).all() or (mate[mate] != i).any():
+        return i
+    first = i[i < mate]
+    return np.concatenate([np.stack([first, mate[first]], 1).reshape(-1), i[mate == i]])
 
 
 def mix_in_place(x: Tensor, drawn: Draw) -> None:
@@ -219,14 +226,15 @@ def mix_in_place(x: Tensor, drawn: Draw) -> None:
     has_box = bool((drawn.method == METHOD_CUTMIX).any())
     if has_box:
         pixels, step = planes(x, is_channels_last(x))
-        edge = edges(drawn, step)
+        edge, spare = edges(drawn, step), np.empty_like(pixels[0])
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
         # What j takes from i is set aside, i is written from j, then j from what was set aside.
         if lam[j] != 1:
             scratch.copy_(samples[i])
         elif has_box:
             v0, u0, v1, u1 = edge[j]
-            aside = pixels[i, :, v0:v1, u0:u1].copy()
+            aside = spare[:, : v1 - v0, : u1 - u0]
+            aside[:] = pixels[i, :, v0:v1, u0:u1]
         if lam[i] != 1:
             torch.lerp(samples[j], samples[i], lam[i], out=samples[i])
         elif has_box:
