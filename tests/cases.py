@@ -1,12 +1,15 @@
 """Shared cases, and the harness that runs an implementation on poisoned outputs."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from fusedmix import cpu, reference
+from fusedmix.cpu import native
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import mix_into as launch_mix_into
 from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_plan, allocate_target
@@ -28,9 +31,13 @@ TOLERANCES = {
     "kernel": {torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT, torch.uint8: EXACT},
     # torch.lerp on the CPU fuses multiply and add: half a float32 ulp of 255 before the last rounding, which may then
     # fall on the other side: one ulp of the dtype. uint8 takes the reference's own steps.
-    "cpu": {torch.float32: (3.1e-5, 0.0), torch.float16: (1e-4, 2**-10), torch.bfloat16: (1e-4, 2**-7),
-            torch.uint8: EXACT},
+    "numpy": {torch.float32: (3.1e-5, 0.0), torch.float16: (1e-4, 2**-10), torch.bfloat16: (1e-4, 2**-7),
+              torch.uint8: EXACT},
 }  # fmt: skip
+# Native loops take the reference's steps too, but leave float16 to numpy and torch.
+TOLERANCES["cpu"] = TOLERANCES["numpy"]
+if native.library() is not None:
+    TOLERANCES["cpu"] = {**TOLERANCES["kernel"], torch.float16: TOLERANCES["numpy"][torch.float16]}
 
 
 @dataclass
@@ -60,6 +67,11 @@ def poison(t: Tensor) -> Tensor:
     return t.fill_(float("nan")) if t.is_floating_point() else t.fill_(77)
 
 
+def without_native() -> patch:
+    """What a machine without a C compiler does."""
+    return patch.object(native, "library", lambda: None)
+
+
 def run(
     implementation: str,
     x: Tensor,
@@ -80,7 +92,10 @@ def run(
     extras: Extras = NO_EXTRAS,
     launch: Launch | None = None,
 ) -> Result:
-    """Runs "kernel" or "cpu" on poisoned outputs; `out=x` is in place. Results come back to the CPU."""
+    """Runs "kernel", "cpu" or "numpy" (the CPU path without a compiler) on poisoned outputs; `out=x` is in place.
+
+    Results come back to the CPU.
+    """
     device = DEVICE if implementation == "kernel" else "cpu"
     in_place = out is x and out is not None
     x, target, norm, replay, lam, box, partner = (
@@ -99,7 +114,8 @@ def run(
         # One large tile keeps the number of interpreted programs low; test_tiles covers the others.
         launch_mix_into(*arguments, launch=launch or Launch(256, 1, 4))
     else:
-        cpu.mix_into(*arguments)
+        with without_native() if implementation == "numpy" else nullcontext():
+            cpu.mix_into(*arguments)
     return Result(out.cpu(), None if target_out is None else target_out.cpu(), plan.cpu())
 
 

@@ -29,7 +29,12 @@ def test_wheel_holds_package_and_kernels(built: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert {f"fusedmix/kernels/{name}" for name in KERNELS} <= names
-        assert {"fusedmix/py.typed", "fusedmix/cpu/mix.py", "fusedmix/reference/mix.py"} <= names
+        assert {
+            "fusedmix/py.typed",
+            "fusedmix/cpu/mix.py",
+            "fusedmix/cpu/native.c",
+            "fusedmix/reference/mix.py",
+        } <= names
         assert not any(name.startswith(("kernels/", "tests/", "bench/")) for name in names)
         archive.extractall(tmp_path)
     code = "import fusedmix, fusedmix.kernels.mix, fusedmix.launch; print(fusedmix.kernels.mix.__file__)"

@@ -98,7 +98,10 @@ def fill_images(
     step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
     if small and len(x) * sample_bytes <= SMALL_BATCH:
         step = len(x)
-    order, partner = paired_order(drawn.family.mate.numpy()) if step < len(x) else np.arange(len(x)), drawn.family.partner.numpy()
+    order, partner = (
+        paired_order(drawn.family.mate.numpy()) if step < len(x) else np.arange(len(x)),
+        drawn.family.partner.numpy(),
+    )
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
     values = torch.empty((step, *out.shape[1:]), dtype=dtype)

@@ -19,6 +19,7 @@ from fusedmix.recipe import (
 from fusedmix.reference.family import FamilyDraw
 from fusedmix.reference.labels import dense_rows, mix_rows
 
+from . import native
 from .family import family_into
 from .sampling import NO_BOX, Array, Draw, draw
 
@@ -76,7 +77,10 @@ def mix_into(
 
     x, written = x.detach(), out.detach()
     in_place = x.data_ptr() == out.data_ptr()
-    if norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
+    library = native.library()
+    if library is not None and native.mix(library, x, written, norm, drawn, recipe):
+        pass
+    elif norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
         mix_computed(x, written, norm, drawn, in_place)
     elif is_small(x, out, drawn, in_place):
         mix_small(x, written, drawn, in_place)
@@ -298,7 +302,10 @@ def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe)
         rows = dense_rows(target, target.shape[1], recipe.smoothing)
         target_out.copy_(mix_rows(rows, partner, torch.from_numpy(drawn.lam)))
     else:
-        write_one_hot(target.numpy(), target_out.numpy(), drawn, recipe)
+        on, off = smoothed_on_off(recipe.smoothing, recipe.num_classes)
+        library = native.library()
+        if library is None or not native.one_hot(library, target, target_out, drawn.partner, drawn.lam, on, off):
+            write_one_hot(target.numpy(), target_out.numpy(), drawn, recipe)
 
 
 def write_one_hot(classes: Array, rows: Array, drawn: Draw, recipe: Recipe) -> None:

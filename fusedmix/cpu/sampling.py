@@ -26,9 +26,12 @@ from fusedmix.recipe import (
     side_range,
 )
 
+from . import native
+
 Array = NDArray
 
-ROUND_A, ROUND_B, KEY_A, KEY_B, MASK32 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85, 0xFFFFFFFF
+ROUND_A, ROUND_B, KEY_A, KEY_B = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
+MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 ROUNDS = 10
 MULTIPLIERS = np.array([[ROUND_A], [ROUND_B]], np.uint64)
 KEY_STEPS = np.array([[[r * KEY_A & MASK32], [r * KEY_B & MASK32]] for r in range(ROUNDS)], np.uint32)  # [round, 2, 1]
@@ -67,6 +70,9 @@ def word(seed: int, offset: int, index: int, stream: int) -> tuple[int, int, int
 
 def words(seed: int, offset: int, index: Array, stream: Array | int) -> tuple[Array, Array, Array, Array]:
     """The four Philox words at each (index, stream), uint32 [n]. One round is three numpy calls on [2, n]."""
+    library = native.library()
+    if library is not None:
+        return native.words(library, seed & MASK64, offset & MASK64, index, stream)
     n = len(index)
     even = np.zeros((2, n), np.uint64)  # words 0 and 2 of the counter, ready to be multiplied
     even_words = even.view(np.uint32)[:, LOW::2]
@@ -247,6 +253,16 @@ def draw(
     partner: Array | None = None,
 ) -> Draw:
     """As the reference's `draw`; batch >= 1."""
+    library = native.library()
+    if library is not None:
+        mate = None
+        if recipe.pairing != MATCHING:
+            mate = mates(recipe, seed, offset, sample_offset, batch, partner)
+        return Draw(
+            *native.draw(
+                library, recipe, batch, height, width, seed & MASK64, offset & MASK64, sample_offset, mate, lam, box
+            )
+        )
     i = np.arange(batch)
     mate = mates(recipe, seed, offset, sample_offset, batch, partner)
     if recipe.mode == MODE_BATCH:

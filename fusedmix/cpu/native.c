@@ -1,0 +1,411 @@
+/* The inner loops of mixup and CutMix on a CPU, with the reference's arithmetic: to be built without contraction. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { UINT8, FLOAT32, BFLOAT16, COPIED };        /* COPIED: two bytes an element, of any type */
+enum { BLOCK = 4096 };                            /* elements that are worked on at a time */
+static const int SIZES[] = {1, 4, 2, 2};          /* bytes of an element */
+
+typedef struct {
+    uint32_t word[4];
+} Words;
+
+/* The four Philox4x32-10 words at (index, stream). */
+static inline Words words_at(uint64_t seed, uint64_t offset, uint32_t index, uint32_t stream)
+{
+    uint32_t c0 = (uint32_t)offset, c1 = (uint32_t)(offset >> 32), c2 = index, c3 = stream;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int r = 0; r < 10; r++) {
+        uint64_t a = (uint64_t)0xD2511F53 * c0, b = (uint64_t)0xCD9E8D57 * c2;
+        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0, c1 = (uint32_t)b;
+        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1, c3 = (uint32_t)a;
+        k0 += 0x9E3779B9, k1 += 0xBB67AE85;
+    }
+    return (Words){{c0, c1, c2, c3}};
+}
+
+/* out: [4, n]. stream_step: 0 where all share one stream. */
+void fusedmix_words(uint64_t seed, uint64_t offset, int64_t n, const int64_t *index, const int64_t *stream,
+                    int64_t stream_step, uint32_t *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        Words drawn = words_at(seed, offset, (uint32_t)index[i], (uint32_t)stream[i * stream_step]);
+        for (int k = 0; k < 4; k++)
+            out[k * n + i] = drawn.word[k];
+    }
+}
+
+/* A recipe of mixup and CutMix for images of one size, and the constants of rng.py. */
+typedef struct {
+    int64_t height, width, least[2], sides[2];    /* least, sides: of minmax boxes, down and across; 0 sides: none */
+    int64_t mode, has_box, has_mixup, correct_lam;
+    float p, switch_prob, mixup_alpha, cutmix_alpha;
+    float log[5], exp[8], expm1[6], sin[6], ln2, ln2_hi, ln2_lo, log2_e, max_log, max_ratio;
+} Settings;
+enum { BATCH, PAIR, ELEM };
+enum { NONE, MIXUP, CUTMIX };
+enum { STREAM_MATCHING, STREAM_SAMPLE, STREAM_BOX };
+
+static float horner(const float *coefficients, int count, float x)
+{
+    float total = coefficients[count - 1];
+    for (int k = count - 2; k >= 0; k--)
+        total = total * x + coefficients[k];
+    return total;
+}
+#define POLYNOMIAL(table, x) horner(table, sizeof(table) / sizeof(table[0]), x)
+
+static float as_float32(int32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static float logarithm(const Settings *s, float x)
+{
+    const int32_t sqrt_half = 0x3F3504F3;
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    bits += 0x3F800000 - sqrt_half;
+    int32_t exponent = (bits >> 23) - 127;
+    float m = as_float32((bits & 0x7FFFFF) + sqrt_half), z = (m - 1) / (m + 1);
+    return POLYNOMIAL(s->log, z * z) * z + (float)exponent * s->ln2;
+}
+
+static float unit(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
+
+static float open_unit(uint32_t word)
+{
+    return ((float)(word >> 9) + 0.5f) * 0x1p-23f;
+}
+
+static int64_t below(uint32_t word, int64_t n)
+{
+    return (int64_t)word * n >> 32;
+}
+
+static float symmetric_beta(const Settings *s, uint32_t word_u, uint32_t word_v, float alpha)
+{
+    float u = open_unit(word_u), v = open_unit(word_v);
+    if (alpha == 1)
+        return u;
+    float length = -logarithm(s, u) / alpha;
+    length = length < s->max_log ? length : s->max_log;
+    float n = floorf(length * -s->log2_e + 0.5f);
+    float q = POLYNOMIAL(s->exp, -length - n * s->ln2_hi - n * s->ln2_lo) * as_float32(((int32_t)n + 127) << 23);
+    float p = length < 0.25f ? POLYNOMIAL(s->expm1, length) * length : 1 - q;
+    float c = POLYNOMIAL(s->sin, v * v) * v, r = q / (p * c * c);
+    r = r < s->max_ratio ? r : s->max_ratio;
+    float root = sqrtf(1 + r), small = r / (2 * root * (root + 1));
+    return word_u & 1 ? 1 - small : small;
+}
+
+static int64_t clamp(int64_t value, int64_t low, int64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+/* box: y0, x0, y1, x1. */
+static void draw_box(const Settings *s, float lam, const Words *sample, const Words *place, int64_t *box)
+{
+    float root = sqrtf(1 - lam);
+    for (int axis = 0; axis < 2; axis++) {
+        int64_t side = axis ? s->width : s->height;
+        if (s->sides[axis]) {
+            int64_t cut = s->least[axis] + below(sample->word[2 + axis], s->sides[axis]);
+            box[axis] = below(place->word[axis], side - cut + 1);
+            box[2 + axis] = box[axis] + cut;
+        } else {
+            int64_t half = (int64_t)(root * (float)side) >> 1, centre = below(place->word[axis], side);
+            box[axis] = clamp(centre - half, 0, side);
+            box[2 + axis] = clamp(centre + half, 0, side);
+        }
+    }
+}
+
+/* As the reference's `draw`. mate: given unless `matches`, then drawn here. lam, box: [batch, ...], or given where
+given_lam, given_box are not NULL. */
+void fusedmix_draw(const Settings *s, uint64_t seed, uint64_t offset, int64_t sample_offset, int64_t batch, int matches,
+                   const float *given_lam, const int32_t *given_box, int64_t *mate, int64_t *method, int64_t *partner,
+                   float *lam, int64_t *box)
+{
+    if (matches) {
+        int64_t even = batch % 2 == 0, n = batch - even;
+        int64_t h = below(words_at(seed, offset, (uint32_t)sample_offset, STREAM_MATCHING).word[0], n);
+        for (int64_t i = 0; i < batch; i++)
+            mate[i] = ((2 * h - i) % n + n) % n;
+        if (even)
+            mate[h] = n, mate[n] = h;
+    }
+    for (int64_t i = 0; i < batch; i++) {
+        uint32_t index = s->mode == BATCH ? 0 : (uint32_t)(sample_offset + (s->mode == PAIR && mate[i] < i ? mate[i] : i));
+        Words sample = words_at(seed, offset, index, STREAM_SAMPLE), place = {{0}};
+        int cut = s->has_box && (!s->has_mixup || unit(sample.word[1]) < s->switch_prob);
+        int mixed = mate[i] != i && (s->p >= 1 || unit(sample.word[0]) < s->p);
+        int64_t drawn_box[4] = {0};
+        float drawn;
+        if (given_lam)
+            drawn = given_lam[i] < 0 ? 0 : given_lam[i] > 1 ? 1 : given_lam[i];
+        else
+            drawn = symmetric_beta(s, sample.word[2], sample.word[3], cut ? s->cutmix_alpha : s->mixup_alpha);
+        if (cut) {
+            if (given_box) {
+                for (int axis = 0; axis < 2; axis++) {
+                    int64_t side = axis ? s->width : s->height;
+                    drawn_box[axis] = clamp(given_box[4 * i + axis], 0, side);
+                    drawn_box[2 + axis] = clamp(given_box[4 * i + 2 + axis], drawn_box[axis], side);
+                }
+            } else {
+                place = words_at(seed, offset, index, STREAM_BOX);
+                draw_box(s, drawn, &sample, &place, drawn_box);
+            }
+            if (s->correct_lam) {
+                int64_t total = s->height * s->width;
+                int64_t area = (drawn_box[2] - drawn_box[0]) * (drawn_box[3] - drawn_box[1]);
+                drawn = (float)(total - area) / (float)total;
+            }
+        }
+        method[i] = mixed ? cut ? CUTMIX : MIXUP : NONE;
+        lam[i] = mixed ? drawn : 1;
+        partner[i] = mixed ? mate[i] : i;
+        for (int k = 0; k < 4; k++)
+            box[4 * i + k] = mixed ? drawn_box[k] : 0;
+    }
+}
+
+static const float *as_float(int type, const char *from, int64_t n, float *room)
+{
+    if (type == FLOAT32)
+        return (const float *)from;
+    if (type == UINT8) {
+        const uint8_t *bytes = (const uint8_t *)from;
+        for (int64_t k = 0; k < n; k++)
+            room[k] = bytes[k];
+    } else {
+        const uint16_t *halves = (const uint16_t *)from;
+        uint32_t *bits = (uint32_t *)room;
+        for (int64_t k = 0; k < n; k++)
+            bits[k] = (uint32_t)halves[k] << 16;
+    }
+    return room;
+}
+
+static void store(int type, char *to, int64_t n, const float *value)
+{
+    if (type == UINT8) {
+        uint8_t *bytes = (uint8_t *)to;
+        for (int64_t k = 0; k < n; k++) {
+            float v = value[k] > 0 ? value[k] : 0, rounded = (v < 255 ? v : 255) + 12582912.0f;
+            uint32_t bits;
+            memcpy(&bits, &rounded, 4);           /* 1.5 * 2**23 + v: the integer nearest to v is the low bits */
+            bytes[k] = (uint8_t)bits;
+        }
+    } else if (type == BFLOAT16) {
+        uint16_t *halves = (uint16_t *)to;
+        for (int64_t k = 0; k < n; k++) {
+            uint32_t bits;
+            memcpy(&bits, &value[k], 4);
+            uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+            halves[k] = (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? 0x7FC0 : rounded);
+        }
+    } else if ((const char *)value != to)
+        memcpy(to, value, 4 * n);
+}
+
+typedef struct {
+    const char *x;
+    char *out;
+    int in_type, out_type;
+    int64_t x_stride, out_stride;                 /* bytes from one sample to the next */
+    int64_t planes, height, width;                /* of a sample, in the order of memory */
+    const int64_t *method, *partner, *box;        /* box: [batch, 4], or NULL */
+    const float *lam, *norm;                      /* norm: mean [planes], inverse std [planes], or NULL */
+} Job;
+
+static int blends(const Job *job, int64_t i)
+{
+    return job->method[i] == MIXUP && job->lam[i] != 1;
+}
+
+/* n elements, converted and normalised; `from` and `to` may be the same. */
+static void convert(const Job *job, int64_t plane, const char *from, char *to, int64_t n, float *room)
+{
+    if (job->in_type == job->out_type && !job->norm) {
+        if (from != to)
+            memcpy(to, from, n * SIZES[job->in_type]);
+        return;
+    }
+    for (int64_t done = 0; done < n; done += BLOCK) {
+        int64_t m = n - done < BLOCK ? n - done : BLOCK;
+        char *target = to + done * SIZES[job->out_type];
+        const float *value = as_float(job->in_type, from + done * SIZES[job->in_type], m, room);
+        if (job->norm) {
+            float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+            float *result = job->out_type == FLOAT32 ? (float *)target : room;
+#pragma omp simd
+            for (int64_t k = 0; k < m; k++)
+                result[k] = (value[k] - mean) * inverse_std;
+            value = result;
+        }
+        store(job->out_type, target, m, value);
+    }
+}
+
+/* As the reference's lerp: from the side with the larger weight. */
+static void blend(const Job *job, int64_t plane, float lam, const char *own, const char *other, char *to, int64_t n,
+                  float *room)
+{
+    for (int64_t done = 0; done < n; done += BLOCK) {
+        int64_t m = n - done < BLOCK ? n - done : BLOCK;
+        char *target = to + done * SIZES[job->out_type];
+        const float *a = as_float(job->in_type, own + done * SIZES[job->in_type], m, room);
+        const float *b = as_float(job->in_type, other + done * SIZES[job->in_type], m, room + BLOCK);
+        const float *big = lam < 0.5f ? b : a, *small = lam < 0.5f ? a : b;
+        float w = lam < 0.5f ? lam : 1 - lam, *result = job->out_type == FLOAT32 ? (float *)target : room;
+        if (job->norm) {
+            float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+#pragma omp simd
+            for (int64_t k = 0; k < m; k++)
+                result[k] = (big[k] + w * (small[k] - big[k]) - mean) * inverse_std;
+        } else {
+#pragma omp simd
+            for (int64_t k = 0; k < m; k++)
+                result[k] = big[k] + w * (small[k] - big[k]);
+        }
+        store(job->out_type, target, m, result);
+    }
+}
+
+/* What sample i takes from its partner's rows [first, last) of a plane: rows [top, bottom), columns [left, right). */
+typedef struct {
+    int64_t top, bottom, left, right;
+} Box;
+
+static Box box_of(const Job *job, int64_t i, int64_t first, int64_t last)
+{
+    static const int64_t nothing[4];
+    const int64_t *box = job->box ? job->box + 4 * i : nothing;
+    Box found = {box[0] > first ? box[0] : first, box[2] < last ? box[2] : last,
+                 box[1] > 0 ? box[1] : 0, box[3] < job->width ? box[3] : job->width};
+    if (found.right <= found.left)
+        found.bottom = found.top;
+    return found;
+}
+
+/* Rows [first, last) of a plane of sample i; `other`: the same rows of its partner. */
+static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, int64_t last, const char *other,
+                     float *room)
+{
+    int64_t at = (plane * job->height + first) * job->width, n = (last - first) * job->width;
+    int in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
+    const char *own = job->x + i * job->x_stride + at * in_size;
+    char *to = job->out + i * job->out_stride + at * out_size;
+    if (blends(job, i)) {
+        blend(job, plane, job->lam[i], own, other, to, n, room);
+        return;
+    }
+    convert(job, plane, own, to, n, room);
+    Box box = box_of(job, i, first, last);
+    for (int64_t row = box.top; row < box.bottom; row++) {
+        int64_t start = (row - first) * job->width + box.left;
+        convert(job, plane, other + start * in_size, to + start * out_size, box.right - box.left, room);
+    }
+}
+
+/* What sample i takes from the rows at `from`, set aside at the same places of `aside`. */
+static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, const char *from, char *aside)
+{
+    int size = SIZES[job->in_type];
+    if (blends(job, i)) {
+        memcpy(aside, from, (last - first) * job->width * size);
+        return;
+    }
+    Box box = box_of(job, i, first, last);
+    for (int64_t row = box.top; row < box.bottom; row++) {
+        int64_t start = ((row - first) * job->width + box.left) * size;
+        memcpy(aside + start, from + start, (box.right - box.left) * size);
+    }
+}
+
+/* Mixes a batch into `out`, which may be x.
+
+mate: samples that are worked on together, each the other's. partner: itself or the mate, or in a batch that is not
+mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
+int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
+                 int64_t batch, int64_t planes, int64_t height, int64_t width, const int64_t *method,
+                 const float *lam, const int64_t *partner, const int64_t *mate, const int64_t *box, const float *norm,
+                 int threads)
+{
+    Job job = {x, out, in_type, out_type, x_stride, out_stride, planes, height, width, method, partner, box, lam,
+               norm};
+    int64_t rows = width < BLOCK ? BLOCK / width : 1;
+    int failed = 0, mutual = 1, in_place = x == out;
+    for (int64_t i = 0; i < batch; i++) {
+        if (partner[i] < 0 || partner[i] >= batch)
+            return 2;
+        mutual &= mate[i] >= 0 && mate[i] < batch && mate[mate[i]] == i && (partner[i] == i || partner[i] == mate[i]);
+    }
+    if (in_place && !mutual)
+        return 2;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *room = malloc((2 * BLOCK + in_place * rows * width) * sizeof(float));
+        char *aside = (char *)(room + 2 * BLOCK);
+        if (!room) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 8)
+        for (int64_t i = 0; i < batch; i++) {
+            int64_t j = mutual ? mate[i] : i;
+            if (j < i || !room)                   /* the first of the two takes care of both */
+                continue;
+            for (int64_t plane = 0; plane < planes; plane++)
+                for (int64_t first = 0; first < height; first += rows) {
+                    int64_t last = first + rows < height ? first + rows : height;
+                    int64_t at = (plane * height + first) * width * SIZES[in_type];
+                    const char *for_i = job.x + partner[i] * x_stride + at, *for_j = job.x + partner[j] * x_stride + at;
+                    if (in_place && partner[j] == i && j != i) {
+                        set_aside(&job, j, first, last, for_j, aside);
+                        for_j = aside;
+                    }
+                    mix_rows(&job, i, plane, first, last, for_i, room);
+                    if (j != i)
+                        mix_rows(&job, j, plane, first, last, for_j, room);
+                }
+        }
+        free(room);
+    }
+    return failed;
+}
+
+/* Rows of `off`, with the two labelled entries on top: lam between on and off, or `on` where both agree. A class out of
+range labels nothing. Returns as `fusedmix_mix`. */
+int fusedmix_one_hot(const int64_t *classes, const int64_t *partner, const float *lam, float on, float off,
+                     int64_t batch, int64_t count, float *out, int threads)
+{
+    for (int64_t i = 0; i < batch; i++)
+        if (partner[i] < 0 || partner[i] >= batch)
+            return 2;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < batch; i++) {
+        int64_t own = classes[i], other = classes[partner[i]];
+        float *row = out + i * count;
+        float w = lam[i] < 0.5f ? lam[i] : 1 - lam[i];
+        float big_on = on + w * (off - on), big_off = off + w * (on - off);
+        for (int64_t k = 0; k < count; k++)
+            row[k] = off;
+        if (other >= 0 && other < count)
+            row[other] = lam[i] < 0.5f ? big_on : big_off;
+        if (own >= 0 && own < count)
+            row[own] = own == other ? on : lam[i] < 0.5f ? big_off : big_on;
+    }
+    return 0;
+}

@@ -1,0 +1,133 @@
+"""The CPU path's native loops: their draws beside numpy's, images larger than a block, and machines that lack them."""
+
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cases import EXACT, METHODS, assert_equal, expect, images, run, targets, without_native
+
+import fusedmix
+from fusedmix.cpu import native, sampling
+from fusedmix.recipe import FLIP, MODES, PARTNERS, PERMUTE, Recipe
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
+
+RECIPES = [
+    dict(mixup_alpha=0.2, cutmix_alpha=1.0, switch_prob=0.5, p=0.7),
+    dict(mixup_alpha=1.0, switch_prob=0.0),
+    dict(mixup_alpha=1e-3, switch_prob=0.0),
+    dict(mixup_alpha=1e6, switch_prob=0.0, p=0.3),
+    dict(cutmix_alpha=1.0),
+    dict(cutmix_alpha=0.3, correct_lam=False),
+    dict(minmax_lo=0.2, minmax_hi=0.8, p=0.9),
+]
+
+
+@pytest.mark.parametrize("numbers", RECIPES, ids=str)
+def test_draws_are_numpy_s(numbers: dict) -> None:
+    """Every column, over partners, modes and sizes, with lam and box drawn and given."""
+    for batch, mode, pairing, given in product(
+        (1, 2, 7, 512), MODES.values(), PARTNERS.values(), ((), ("lam",), ("box",), ("lam", "box"))
+    ):
+        random = np.random.default_rng(batch)
+        values = {
+            "lam": random.uniform(-0.5, 1.5, batch).astype(np.float32),
+            "box": random.integers(-9, 60, (batch, 4)).astype(np.int32),
+        }
+        recipe = Recipe(**numbers, mode=mode, pairing=pairing)
+        arguments = (recipe, batch, 37, 50, 2**62 + batch, 2**33 + 3, 2**32 - 5)
+        options = {name: values[name] for name in given}
+        got = sampling.draw(*arguments, **options)
+        with without_native():
+            want = sampling.draw(*arguments, **options)
+        for name, a, b in zip(want._fields, got, want, strict=True):
+            assert np.array_equal(a, b), (name, mode, pairing, given)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(6, 3, 70, 65), (4, 2, 3, 5000), (5, 1, 1, 4097), (130, 3, 20, 20)], ids=str)
+def test_blocks_and_threads(shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes of several blocks, rows longer than a block, more samples than a thread takes at once."""
+    monkeypatch.setattr(native, "threads_for", lambda nbytes: threads)
+    norm = torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])[:, : shape[1]]
+    for (name, switch_prob), dtype, pairing in product(
+        METHODS.items(), (torch.float32, torch.uint8, torch.bfloat16), (FLIP, PERMUTE)
+    ):
+        recipe = Recipe(switch_prob=switch_prob, pairing=pairing, num_classes=5, smoothing=0.1)
+        x, y = images(shape, dtype), targets("one_hot", shape[0])
+        want, _ = expect(x, y, recipe, seed=3)
+        case = (name, dtype, pairing)
+        assert_equal(run("cpu", x, y, recipe, seed=3), want, EXACT, case)
+        if pairing == FLIP:
+            inside = x.clone()
+            assert_equal(run("cpu", inside, y, recipe, seed=3, out=inside), want, EXACT, (*case, "in place"))
+        for out_dtype in (torch.float32, torch.bfloat16):
+            want, _ = expect(x, y, recipe, seed=3, norm=norm, out_dtype=out_dtype)
+            assert_equal(run("cpu", x, y, recipe, seed=3, norm=norm, out_dtype=out_dtype), want, EXACT, (*case, "norm"))
+
+
+def test_it_does_what_it_says_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual calls end in native code; float16 blends and another layout don't."""
+    done = []
+    mix = native.mix
+    monkeypatch.setattr(native, "mix", lambda *arguments: done.append(mix(*arguments)) or done[-1])
+    x, half = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8).half()
+    fusedmix.fused_cutmix(x)
+    fusedmix.fused_mixup(x, inplace=True)
+    fusedmix.fused_cutmix(half, inplace=True)
+    fusedmix.fused_cutmix(x.contiguous(memory_format=torch.channels_last))
+    fusedmix.fused_cutmix((x * 255).byte(), mean=127.0, std=50.0, out_dtype=torch.bfloat16)
+    assert done == [True] * 5
+    fusedmix.fused_mixup(half)
+    fusedmix.fused_cutmix(x, memory_format=torch.channels_last)
+    assert done[5:] == [False] * 2
+
+
+def test_partners_out_of_range_reach_no_memory() -> None:
+    plan = fusedmix.fused_mixup(torch.rand(4, 3, 8, 8), return_plan=True)[1]
+    plan.partner[1] = plan.packed[1, 2] = 99
+    with pytest.raises((IndexError, RuntimeError)):
+        plan.apply(torch.rand(4, 3, 8, 8))
+
+
+CALL = """
+import logging, torch, fusedmix
+from fusedmix.cpu import native
+logging.basicConfig(level=logging.INFO)
+torch.manual_seed(0)
+out = fusedmix.fused_cutmix(torch.arange(768.0).view(4, 3, 8, 8))
+print(native.library() is not None, float(out.double().pow(2).sum()))
+"""
+
+
+def call(cache: Path, **environment: str) -> tuple[str, str, str]:
+    """(whether native, a number made of the images, what was logged) of a call in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL], env={**os.environ, "XDG_CACHE_HOME": str(cache), **environment},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    is_native, number = done.stdout.split()
+    return is_native, number, done.stderr
+
+
+def test_machines_with_and_without_a_compiler(tmp_path: Path) -> None:
+    is_native, number, _ = call(tmp_path)
+    assert is_native == "True"
+    (kept,) = (tmp_path / "fusedmix").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert call(tmp_path)[:2] == ("True", number)
+    assert kept.stat().st_mtime_ns == before, "compiled twice"
+
+    assert call(tmp_path, FUSEDMIX_NATIVE="0")[:2] == ("False", number)
+    is_native, same, log = call(tmp_path / "other", PATH=str(tmp_path / "nothing"), CC="")
+    assert (is_native, same) == ("False", number)
+    assert "no C compiler" in log
+    assert call(tmp_path / "broken", CC="false")[:2] == ("False", number)
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    assert call(blocked)[:2] == ("True", number), "a private folder serves where there is no cache"
