@@ -46,3 +46,16 @@ def run_inside(
     some = row & (column < x1 * STEP) & (column + SHORT > x0 * STEP)
     every = row & (column >= x0 * STEP) & (column + SHORT <= x1 * STEP)
     return some, every
+
+
+@triton.jit
+def inside_bytes(
+    start, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr
+):  # fmt: skip
+    """`inside` of bytes, four to a word: int32 [R, VEC // 4], all bits of a byte set or none. ROW % VEC == 0."""
+    y, column = (start // ROW) % H, start % ROW
+    first = tl.minimum(tl.maximum(x0 * STEP - column, 0), VEC)
+    last = tl.minimum(tl.maximum(x1 * STEP - column, 0), VEC)
+    run = tl.where((y >= y0) & (y < y1), (1 << last) - (1 << first), 0)  # a bit for each byte of the run
+    four = (run >> (4 * tl.arange(0, VEC // 4))[None, :]) & 15
+    return (four * 0x204081 & 0x01010101) * 255  # bit k of four to bit 8 k, then to all bits of byte k

@@ -14,9 +14,9 @@ import triton.language as tl
 from fusedmix import recipe
 
 from .labels import one_hot, smooth
-from .masks import inside, run_inside
+from .masks import inside, inside_bytes, run_inside
 from .philox import words
-from .pixel import blend, blend_adjoint, lerp, normalise, round_to, to_float
+from .pixel import blend_adjoint, bytes_of, lerp, normalise, round_to, to_float
 from .sampling import (
     EXACT,
     MATCHING,
@@ -207,6 +207,92 @@ def finish(value, mean, inverse_std, NORM: tl.constexpr, DTYPE: tl.constexpr, IN
 
 
 @triton.jit
+def put(
+    ptr, value, mask, mean, inverse_std, NORM: tl.constexpr, INTERPRETED: tl.constexpr
+):  # fmt: skip
+    tl.store(ptr, finish(value, mean, inverse_std, NORM, ptr.dtype.element_ty, INTERPRETED), mask=mask)
+
+
+@triton.jit
+def word_ptr(ptr, start, VEC: tl.constexpr):
+    """Where the words of a tile of bytes lie."""
+    return ptr.to(tl.pointer_type(tl.int32)) + start // 4 + tl.arange(0, VEC // 4)[None, :]
+
+
+@triton.jit
+def tile_of(ptr, offs, start, mask, PACKED: tl.constexpr, VEC: tl.constexpr):
+    """A tile of a sample; of bytes, four to a word."""
+    if PACKED:
+        tile = tl.load(word_ptr(ptr, start, VEC), mask=mask)
+    else:
+        tile = tl.load(ptr + offs, mask=mask)
+    return tile
+
+
+@triton.jit
+def values_of(tile, FLOAT: tl.constexpr, PACKED: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr):
+    if PACKED:
+        value = bytes_of(tile, R, VEC)
+    elif FLOAT:
+        value = to_float(tile)
+    else:
+        value = tile
+    return value
+
+
+@triton.jit
+def put_pasted(
+    ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H: tl.constexpr,
+    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, HAS_BOX: tl.constexpr, PACKED: tl.constexpr,
+    NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Writes a tile of a sample to `ptr`, the partner's inside the box. own, other: values of the tiles."""
+    if PACKED:
+        foreign = inside_bytes(start, y0, x0, y1, x1, H, ROW, STEP, VEC)
+        tile = own_tile ^ ((own_tile ^ other_tile) & foreign)
+        if ptr.dtype.element_ty == tl.uint8 and not NORM:
+            tl.store(word_ptr(ptr, start, VEC), tile, mask=mask)
+        else:
+            value = bytes_of(tile, start.shape[0], VEC)
+            put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
+    else:
+        value = own
+        if HAS_BOX:
+            value = tl.where(inside(start, lane, y0, x0, y1, x1, H, ROW, STEP, VEC), other, own)
+        put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
+
+
+@triton.jit
+def put_mixed(
+    ptr, own_tile, other_tile, own, other, lam, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H: tl.constexpr,
+    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr,
+    PACKED: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """As `put_pasted`, or where lam is not 1, blended as by `lerp`.
+
+    lam is the sample's, a scalar: a branch around the whole step costs less than choices by element.
+    """
+    if not HAS_MIXUP:
+        put_pasted(
+            ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP,
+            VEC, HAS_BOX, PACKED, NORM, INTERPRETED,
+        )  # fmt: skip
+    elif lam == 1.0:
+        put_pasted(
+            ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP,
+            VEC, HAS_BOX, PACKED, NORM, INTERPRETED,
+        )  # fmt: skip
+    elif lam < 0.5:
+        if PACKED and ptr.dtype.element_ty != tl.uint8:  # unpacked anew: cheaper than for what is only pasted as well
+            own, other = bytes_of(own_tile, start.shape[0], VEC), bytes_of(other_tile, start.shape[0], VEC)
+        put(ptr + (start + lane), other + lam * (own - other), mask, mean, inverse_std, NORM, INTERPRETED)
+    else:
+        if PACKED and ptr.dtype.element_ty != tl.uint8:
+            own, other = bytes_of(own_tile, start.shape[0], VEC), bytes_of(other_tile, start.shape[0], VEC)
+        put(ptr + (start + lane), own + (lam - 1.0) * (own - other), mask, mean, inverse_std, NORM, INTERPRETED)
+
+
+@triton.jit
 def mix_target_rows(
     pid, r, partner, lam, in_batch, target_ptr, target_out_ptr, on, off, keep, K: tl.constexpr, TARGET: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -254,10 +340,14 @@ def mix_kernel(
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
     offset = tl.load(state_ptr + 1, mask=has_state != 0, other=offset.to(tl.int64))
     NORM: tl.constexpr = norm_ptr is not None
-    DTYPE: tl.constexpr = out_ptr.dtype.element_ty
     FLOAT: tl.constexpr = HAS_MIXUP or ADJOINT or NORM or x_ptr.dtype != out_ptr.dtype
     ROW: tl.constexpr = W * C if OUT_LAST else W
     STEP: tl.constexpr = C if OUT_LAST else 1
+    # Bytes are kept four to a word where boxes are cut out of them.
+    PACKED: tl.constexpr = (
+        x_ptr.dtype.element_ty == tl.uint8 and HAS_BOX and ROW % VEC == 0 and VEC % 4 == 0 and not TRANSPOSE
+    )
+    R: tl.constexpr = BLOCK // VEC
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
 
     if pid < row_programs:
@@ -308,8 +398,8 @@ def mix_kernel(
         if PAIRED and not SKIP:  # the first tile is on its way while the parameters are drawn
             src = source(start + lane, C, PIXELS, TRANSPOSE)
             mask = start < owned
-            a = tl.load(x_i + src, mask=mask)
-            b = tl.load(x_j + src, mask=mask)
+            a = tile_of(x_i, src, start, mask, PACKED, VEC)
+            b = tile_of(x_j, src, start, mask, PACKED, VEC)
 
         if PAIRED:  # both samples at once, one per element of a tensor of two
             which = tl.arange(0, 2)
@@ -333,10 +423,8 @@ def mix_kernel(
         for step in range(TILES):
             offs, mask = start + lane, start < owned
             mean, inverse_std = channel_norm(norm_ptr, start, lane, mask, C, PIXELS, OUT_LAST, VEC)
-            inside_i = inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC) if HAS_BOX else False
             store_i = mask
             if PAIRED:
-                inside_j = inside(start, lane, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC) if HAS_BOX else False
                 store_j = start < owned_j
                 if SKIP:  # in place: only the runs that change are read and written
                     store_i = start < tl.where(lam_i != 1.0, owned, 0)
@@ -346,32 +434,41 @@ def mix_kernel(
                         some_j, _ = run_inside(start, lane, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC)
                         store_i = store_i | (some_i & mask)
                         store_j = store_j | (some_j & (start < owned_j))
-                    a = tl.load(x_i + offs, mask=store_i | store_j)
-                    b = tl.load(x_j + offs, mask=store_i | store_j)
-                own, other = (to_float(a), to_float(b)) if FLOAT else (a, b)
+                    a = tile_of(x_i, offs, start, store_i | store_j, PACKED, VEC)
+                    b = tile_of(x_j, offs, start, store_i | store_j, PACKED, VEC)
+                own, other = values_of(a, FLOAT, PACKED, R, VEC), values_of(b, FLOAT, PACKED, R, VEC)
                 if ADJOINT:
+                    inside_i = inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC) if HAS_BOX else False
+                    inside_j = inside(start, lane, y0_j, x0_j, y1_j, x1_j, H, ROW, STEP, VEC) if HAS_BOX else False
                     value_i = blend_adjoint(own, other, lam_i, lam_j, inside_i, inside_j, HAS_MIXUP, HAS_BOX)
                     value_j = blend_adjoint(other, own, lam_j, lam_i, inside_j, inside_i, HAS_MIXUP, HAS_BOX)
+                    put(out_j + offs, value_j, store_j, mean, inverse_std, NORM, INTERPRETED)
+                    put(out_i + offs, value_i, store_i, mean, inverse_std, NORM, INTERPRETED)
                 else:
-                    value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
-                    value_j = blend(other, own, lam_j, inside_j, HAS_MIXUP, HAS_BOX)
-                value_j = finish(value_j, mean, inverse_std, NORM, DTYPE, INTERPRETED)
-                tl.store(out_j + offs, value_j, mask=store_j)
+                    put_mixed(
+                        out_j, b, a, other, own, lam_j, start, lane, y0_j, x0_j, y1_j, x1_j, store_j, mean, inverse_std,
+                        H, ROW, STEP, VEC, HAS_MIXUP, HAS_BOX, PACKED, NORM, INTERPRETED,
+                    )  # fmt: skip
+                    put_mixed(
+                        out_i, a, b, own, other, lam_i, start, lane, y0_i, x0_i, y1_i, x1_i, store_i, mean, inverse_std,
+                        H, ROW, STEP, VEC, HAS_MIXUP, HAS_BOX, PACKED, NORM, INTERPRETED,
+                    )  # fmt: skip
             else:
                 src = source(offs, C, PIXELS, TRANSPOSE)
                 needs_own, needs_other = mask, start < tl.where(lam_i != 1.0, owned, 0)
                 if HAS_BOX:
                     some, every = run_inside(start, lane, y0_i, x0_i, y1_i, x1_i, H, ROW, STEP, VEC)
                     needs_own, needs_other = mask & ~every, needs_other | (some & mask)
-                a = tl.load(x_i + src, mask=needs_own)
-                b = tl.load(x_j + src, mask=needs_other)
-                own, other = (to_float(a), to_float(b)) if FLOAT else (a, b)
-                value_i = blend(own, other, lam_i, inside_i, HAS_MIXUP, HAS_BOX)
-            value_i = finish(value_i, mean, inverse_std, NORM, DTYPE, INTERPRETED)
-            tl.store(out_i + offs, value_i, mask=store_i)
+                a = tile_of(x_i, src, start, needs_own, PACKED, VEC)
+                b = tile_of(x_j, src, start, needs_other, PACKED, VEC)
+                own, other = values_of(a, FLOAT, PACKED, R, VEC), values_of(b, FLOAT, PACKED, R, VEC)
+                put_mixed(
+                    out_i, a, b, own, other, lam_i, start, lane, y0_i, x0_i, y1_i, x1_i, store_i, mean, inverse_std, H,
+                    ROW, STEP, VEC, HAS_MIXUP, HAS_BOX, PACKED, NORM, INTERPRETED,
+                )  # fmt: skip
             start += BLOCK
             if PAIRED and not SKIP:
                 src = source(start + lane, C, PIXELS, TRANSPOSE)
                 mask = start < tl.where(step + 1 < TILES, owned, 0)
-                a = tl.load(x_i + src, mask=mask)
-                b = tl.load(x_j + src, mask=mask)
+                a = tile_of(x_i, src, start, mask, PACKED, VEC)
+                b = tile_of(x_j, src, start, mask, PACKED, VEC)

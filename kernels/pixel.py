@@ -26,22 +26,18 @@ def raised(value):
 
 
 @triton.jit
+def bytes_of(word, R: tl.constexpr, VEC: tl.constexpr):
+    """float32 [R, VEC] of bytes that lie four to a word, int32 [R, VEC // 4]."""
+    value = (word[:, :, None] >> (8 * tl.arange(0, 4))[None, None, :]) & 255
+    return tl.reshape((value | BYTE_BASE).to(tl.float32, bitcast=True) - 8388608.0, [R, VEC])
+
+
+@triton.jit
 def lerp(own, other, lam):
     """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched."""
     swap = lam < 0.5
     big, weight = tl.where(swap, other, own), tl.where(swap, lam, lam - 1.0)  # |weight| <= 1/2, exact
     return tl.where(lam == 1.0, own, big + weight * (own - other))
-
-
-@triton.jit
-def blend(own, other, lam, inside, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr):
-    """The mixed value of one sample: mixup by lam (1 for a CutMix sample), then the partner inside the box."""
-    value = own
-    if HAS_MIXUP:
-        value = lerp(own, other, lam)
-    if HAS_BOX:
-        value = tl.where(inside, other, value)
-    return value
 
 
 @triton.jit
