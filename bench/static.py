@@ -6,7 +6,8 @@ program has tiles. Instructions are spread over the elements that a program writ
 
     memory time  bytes that must move / copy bandwidth
     issue time   the busiest of: all instructions over 4 schedulers of 32 lanes, integer and logic ones over ALU lanes,
-                 conversions and special functions over 16 lanes, loads and stores over 32 lanes, per clock and SM
+                 float32 ones over theirs, integer multiplications over 64 lanes, conversions and special functions over
+                 16, loads and stores over 32, per clock and SM
 
 `margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. Bytes: each input byte is read
 once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and the runs
@@ -31,20 +32,22 @@ class Gpu(NamedTuple):
     clock: float  # GHz, boost
     bandwidth: float  # bytes a second
     alu_lanes: int  # integer and logic lanes per SM
+    fp32_lanes: int  # 64 of them also multiply integers
 
 
-# SMs, clocks and peak bandwidths from NVIDIA's data sheets; the H200's bandwidth is a measured copy.
+# SMs, lanes, clocks and peak bandwidths from NVIDIA's data sheets; the H200's bandwidth is a measured copy.
 GPUS = {
-    "A100 80 GB": Gpu("sm_80", 108, 1.41, 2.04e12, 64),
-    "H100 SXM": Gpu("sm_90", 132, 1.98, 3.35e12, 64),
-    "H200": Gpu("sm_90", 132, 1.98, 4.3e12, 64),
-    "B200": Gpu("sm_100", 148, 1.965, 8.0e12, 64),
+    "A100 80 GB": Gpu("sm_80", 108, 1.41, 2.04e12, 64, 64),
+    "H100 SXM": Gpu("sm_90", 132, 1.98, 3.35e12, 64, 128),
+    "H200": Gpu("sm_90", 132, 1.98, 4.3e12, 64, 128),
+    "B200": Gpu("sm_100", 148, 1.965, 8.0e12, 64, 128),
 }
 REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
 
 SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND")  # F2FP, which packs two halves, runs with the logic ones
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDC", "ATOM", "RED")
 FMA = ("FFMA", "FMUL", "FADD", "IMAD", "HFMA", "HADD", "HMUL")
+TWO_LANES = ("FFMA2", "FMUL2", "FADD2")  # two float32 at once
 
 
 class Instruction(NamedTuple):
@@ -100,7 +103,7 @@ def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:
 
 
 def kinds(instructions: list[Instruction], path: list[int]) -> dict[str, int]:
-    counts = dict(all=len(path), special=0, memory=0, fma=0, alu=0, stores=0)
+    counts = dict(all=len(path), special=0, memory=0, fma=0, imad=0, alu=0, stores=0)
     for n in path:
         opcode = instructions[n].opcode
         kind = "special" if opcode.startswith(SPECIAL) else "memory" if opcode.startswith(MEMORY) else None
@@ -108,7 +111,8 @@ def kinds(instructions: list[Instruction], path: list[int]) -> dict[str, int]:
         if kind is None and not opcode.startswith(("BRA", "EXIT", "NOP", "BSSY", "BSYNC", "U", "S2", "R2UR", "BAR")):
             kind = "alu"
         if kind:
-            counts[kind] += 1
+            counts[kind] += 2 if opcode.startswith(TWO_LANES) else 1
+        counts["imad"] += opcode.startswith("IMAD")
         counts["stores"] += opcode.startswith("STG")
     return counts
 
@@ -183,7 +187,7 @@ def analyse(variant: Any, target: str, kernel: Any = None) -> dict[str, Any]:
     }  # fmt: skip
     for name, gpu in GPUS.items():
         if gpu.target == target:
-            lanes = {"all": 128, "alu": gpu.alu_lanes, "fma": 64, "special": 16, "memory": 32}
+            lanes = {"all": 128, "alu": gpu.alu_lanes, "fma": gpu.fp32_lanes, "imad": 64, "special": 16, "memory": 32}
             cycles, limit = max((per_element[kind] / n, kind) for kind, n in lanes.items())
             memory = moved / gpu.bandwidth
             issue = cycles / (gpu.sms * gpu.clock * 1e9)

@@ -61,6 +61,7 @@ COLOR_SATURATION = tl.constexpr(recipe.COLOR_SATURATION)
 COLOR_GRAYSCALE = tl.constexpr(recipe.COLOR_GRAYSCALE)
 PLACE_COLUMNS = tl.constexpr(recipe.PLACE_COLUMNS)
 COLOR_COLUMNS = tl.constexpr(recipe.COLOR_COLUMNS)
+BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 STREAM_CROP = tl.constexpr(rng.STREAM_CROP)
 STREAM_FLIP = tl.constexpr(rng.STREAM_FLIP)
@@ -257,14 +258,30 @@ def tapped(
 
 @triton.jit
 def picture(
-    x, map, limits, coloring, y, column, needed, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
+    x, map, limits, coloring, y, column, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
     IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors."""
+    IN_PIXELS: tl.constexpr = IN_H * IN_W
     v, u = located(map, y, column, TURNS)
     value = ()
-    if BILINEAR:
+    if BILINEAR and BEYOND == BEYOND_EDGE and x.dtype.element_ty == tl.uint8 and IN_H > 1 and IN_W > 1:
+        # One address serves all four neighbours: at an edge the outer two get the weight 0 or 1.
+        v = tl.minimum(tl.maximum(v - 0.5, limits[0].to(tl.float32)), (limits[2] - 1).to(tl.float32))
+        u = tl.minimum(tl.maximum(u - 0.5, limits[1].to(tl.float32)), (limits[3] - 1).to(tl.float32))
+        top, left = tl.minimum(tl.floor(v), IN_H - 2.0), tl.minimum(tl.floor(u), IN_W - 2.0)
+        low, far = v - top, u - left
+        NEXT: tl.constexpr = C if IN_LAST else 1
+        here = x + (top.to(tl.int32) * IN_W + left.to(tl.int32)) * NEXT
+        for k in tl.static_range(C):
+            upper = tapped(here, None, here + NEXT, None, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+            lower = tapped(
+                here + IN_W * NEXT, None, here + (IN_W + 1) * NEXT, None, needed, far, fill_ptr, k, IN_PIXELS,
+                IN_LAST, BEYOND,
+            )  # fmt: skip
+            value = value + (upper + low * (lower - upper),)
+    elif BILINEAR:
         v, u = v - 0.5, u - 0.5
         top, left = tl.floor(v), tl.floor(u)
         low, far = v - top, u - left
@@ -326,7 +343,7 @@ def augment_kernel(
     DTYPE: tl.constexpr = out_ptr.dtype.element_ty
     ERASES: tl.constexpr = ERASE != 0
     PIXELS: tl.constexpr = H * W
-    IN_PIXELS: tl.constexpr = IN_H * IN_W
+    FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
@@ -402,7 +419,7 @@ def augment_kernel(
             if ERASES:
                 dropped_i = taken_by(erased_i, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, None, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND, BILINEAR,
+                x_i, map_i, limits_i, coloring_i, y, x, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR,
                 TURNS, COLOR, MOST,
             )  # fmt: skip
             other = own
@@ -412,7 +429,7 @@ def augment_kernel(
                     pasted = some_of(taken_i) & (start < tl.where(drops(method_i), 0, owned))
                     needed = mask & (pasted | (start < blended(method_i, lam_i, owned)))
                 other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, needed, beyond, C, IN_W, IN_PIXELS, IN_LAST, BEYOND,
+                    x_j, map_j, limits_j, coloring_j, y, x, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND,
                     BILINEAR, TURNS, COLOR, MOST,
                 )  # fmt: skip
             if PAIRED:
@@ -428,7 +445,7 @@ def augment_kernel(
                     store_j = start < owned_j
                     value_j = family_value(
                         other[c], own[c], None, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x,
-                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
+                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE,
                     )  # fmt: skip
                     store_channel(
                         out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
@@ -436,7 +453,7 @@ def augment_kernel(
                     )  # fmt: skip
                 value_i = family_value(
                     own[c], other[c], None, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x,
-                    channel, mask, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
+                    channel, mask, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE,
                 )  # fmt: skip
                 store_channel(out_i, value_i, pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             start += BLOCK

@@ -492,7 +492,7 @@ def family_value(
     own, other, x_other, method, lam, region, erased, taken, dropped, fill_ptr, y, x, channel, mask,
     BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
     ERASES: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    PIXELS: tl.constexpr, IN_LAST: tl.constexpr,
+    PIXELS: tl.constexpr, IN_LAST: tl.constexpr, FINITE: tl.constexpr,
 ):  # fmt: skip
     """The mixed value of one sample: blended, then its region replaced, then what is erased."""
     value, filling = own, other
@@ -501,7 +501,7 @@ def family_value(
         weight = tl.where(method == METHOD_MIXUP, lam, 1.0)
         if SOFT:
             weight = tl.where(method == METHOD_SMOOTHMIX, soft_weight(slots, y, x), weight)
-        value = lerp(own, other, weight)
+        value = lerp(own, other, weight, FINITE)
     if RESIZES:
         here = mask & taken & (method + x * 0 == METHOD_RESIZEMIX)
         shrunk = shrunk_partner(x_other, slots, y, x, channel, here, C, H, W, PIXELS, IN_LAST, BILINEAR)
@@ -590,6 +590,7 @@ def family_kernel(
     DTYPE: tl.constexpr = out_ptr.dtype.element_ty
     ERASES: tl.constexpr = ERASE != 0
     IN_LAST: tl.constexpr = OUT_LAST != (TRANSPOSE != 0)
+    FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
     ROW: tl.constexpr = W * C if OUT_LAST else W
     STEP: tl.constexpr = C if OUT_LAST else 1
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
@@ -664,7 +665,7 @@ def family_kernel(
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_value(
                     other, own, x_i, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x, channel,
-                    store_j, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST,
+                    store_j, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST, FINITE,
                 )  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0))
@@ -674,7 +675,7 @@ def family_kernel(
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_value(
                 own, other, x_j, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x, channel,
-                store_i, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST,
+                store_i, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST, FINITE,
             )  # fmt: skip
             if PAIRED:
                 value_j = clamp_bytes(value_j, DTYPE, DROPS or ERASES)

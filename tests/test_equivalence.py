@@ -1,5 +1,7 @@
 """The Triton kernel and the CPU path against the reference."""
 
+import itertools
+
 import cases
 import pytest
 import torch
@@ -145,6 +147,23 @@ def test_tiles(method: str) -> None:
             launch = Launch(block=64, tiles=3, num_warps=4, row_elements=64)
             got = run("kernel", x, y, recipe, seed=6, launch=launch, out=x if in_place else None)
             assert_equal(got, want, EXACT, (method, pairing, in_place))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("method", ["cutmix", "policy"])
+def test_bytes_in_words(method: str, channels_last: bool) -> None:
+    """Rows of whole 16-byte runs, of which the kernel pastes four bytes at a time."""
+    norm = torch.tensor([[1.0, 20.0], [0.5, 0.25]])
+    for number, (width, pairing) in enumerate(itertools.product((16, 48), (MATCHING, EXACT_PAIRS, ROLL))):
+        recipe = Recipe(switch_prob=METHODS[method], pairing=pairing, p=0.9)
+        x = images((5, 2, 3, width), torch.uint8, channels_last)
+        scale, out_dtype = ((None, None), (None, torch.bfloat16), (norm, torch.float32))[number % 3]
+        options = {"seed": number, "norm": scale, "out_dtype": out_dtype}
+        want, _ = expect(x, None, recipe, **options)
+        assert_equal(run("kernel", x, None, recipe, **options), want, EXACT, (width, pairing, out_dtype))
+        if pairing == MATCHING:
+            want, _ = expect(x, None, recipe, seed=7)
+            assert_equal(run("kernel", x, None, recipe, seed=7, out=x), want, EXACT, (width, pairing, "in place"))
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
