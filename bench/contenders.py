@@ -7,6 +7,7 @@ write into `x`; those with destination "out" write into `out`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from peers import (
     torchvision_transform,
 )
 from torch import Tensor
+
+from fusedmix.cpu import native
 
 METHODS = ("cutmix", "mixup")
 DESTINATIONS = ("fresh", "out", "in place")
@@ -79,6 +82,16 @@ def of(make: Callable[..., Run], *arguments: str) -> Callable[[Point], Run]:
 
 def ours(destination: str, mode: str, point: Point) -> Run:
     return fused(destination, mode, point.method, point.num_classes, point.out_dtype if point.pipeline else None)
+
+
+def ours_without_compiler(destination: str, point: Point) -> Run:
+    run = ours(destination, "elem", point)
+
+    def on_numpy(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+        with patch.object(native, "library", lambda: None):
+            return run(x, y, out)
+
+    return on_numpy
 
 
 # Peers, float32 to float32; `normalised` puts their users' usual two ops before them.
@@ -164,11 +177,12 @@ def compiled(destination: str, mode: str, point: Point) -> Run:
 
 
 TORCHVISION, KORNIA = "torchvision v2, one call per sample", "kornia V2"
-PEERS = (TIMM, TORCHVISION, KORNIA)
 COMPILED = f"{HAND}, torch.compile"
+NO_COMPILER = f"{OURS} without a C compiler"
 
 CONTENDERS = (
     *(Contender(OURS, d, partial(ours, d, "elem")) for d in DESTINATIONS),
+    *(Contender(NO_COMPILER, d, partial(ours_without_compiler, d)) for d in DESTINATIONS),
     Contender(TIMM, "in place", of(timm, "elem")),
     Contender(TORCHVISION, "fresh", torchvision_loop),
     Contender(KORNIA, "fresh", of(kornia_v2)),

@@ -119,7 +119,7 @@ def cases() -> Iterator[Case]:
         yield case(replay=True, p=0.7, in_place=True, dtype=BF16, partner="exact")
         yield case(replay=True, p=0.7, partner="permute", shape=ODD)
         yield case(given=("lam",), target="classes")
-        yield from (case(view="unaligned", shape=ODD), case(view="apart", dtype=BF16))
+        yield from (case(view="unaligned", shape=ODD), case(view="apart", dtype=BF16), case(view="unaligned", dtype=U8))
         if method != "mixup":
             yield from (case(minmax=0.2), case(correct_lam=False), case(given=("lam", "box"), partner="given"))
 

@@ -24,6 +24,9 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [" | ".join(["", *cells, ""]).strip() for cells in (header, ["---"] * len(header), *map(list, rows))]
 
 
+COMPILED = "PyTorch by hand, torch.compile"
+
+
 def speed_table(cpu: Json, method: str) -> list[str]:
     """Ratios of every contender at the shown points, one column per point and destination."""
     tables = {shown: cpu["tables"].get(f"{method} {point}") for point, shown in SHOWN.items()}
@@ -65,6 +68,16 @@ def render_cpu(cpu: Json) -> list[str]:
             "Checks, allocation and dispatch of a call, without the launch, cost at most "
             f"{values[0]:.2f} (CutMix) and {values[1]:.2f} (mixup) times the host time of the cheapest eager torch ops "
             "that mix a batch with one lam.",
+            "",
+        ]  # fmt: skip
+    first = [cpu["tables"].get(f"first call {m}") for m in ("cutmix", "mixup")]
+    if all(first):
+        times = [t["first and second call ms, this machine only"] for t in first]
+        ours = ("fusedmix", "fusedmix without a C compiler")
+        shares = [max(t[name][0] / t[COMPILED][0] for t in times) for name in ours]
+        lines += [
+            f"The first call at [512,3,32,32], which compiles the C loops, took {shares[0]:.1%} of the time of the "
+            f"compiled contender's first call, and without a C compiler {shares[1]:.1%}.",
             "",
         ]  # fmt: skip
     return lines

@@ -61,6 +61,7 @@ class Shape(NamedTuple):
     has_partner: bool
     device: int
     geometry: Geometry | None = None  # of FusedAugment, whose `has_lam` says whether it is given a mean gray
+    on_words: bool = False  # images begin on 4 bytes
 
 
 def cdiv(a: int, b: int) -> int:
@@ -112,7 +113,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
         constants.update(
             HAS_MIXUP=recipe.has_mixup, HAS_BOX=recipe.has_box, CORRECT_LAM=recipe.correct_lam,
             HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
-            ADJOINT=recipe.adjoint,
+            ADJOINT=recipe.adjoint, ON_WORDS=shape.on_words and align % 4 == 0,
         )  # fmt: skip
     return prepared_of(kernel, layout, numbers, constants, launch, is_heavy(recipe), hip)
 
@@ -281,7 +282,7 @@ def mix_into(
         recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
         is_channels_last(out), out is x, None if target is None else target.shape,
         None if target is None else target.dtype, plan is not None, norm is not None, lam is not None, box is not None,
-        partner is not None, x.get_device(),
+        partner is not None, x.get_device(), None, x.dtype == torch.uint8 and (x.data_ptr() | out.data_ptr()) % 4 == 0,
     )  # fmt: skip
     if recipe.choices and not replay and extras[0] is None:
         raise ValueError("knobs are missing: a recipe with choices needs their numbers")

@@ -445,7 +445,8 @@ def augment_kernel(
                     store_j = start < owned_j
                     value_j = family_value(
                         other[c], own[c], None, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x,
-                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE,
+                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
+                        FINITE,
                     )  # fmt: skip
                     store_channel(
                         out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,

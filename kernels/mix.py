@@ -242,54 +242,61 @@ def values_of(tile, FLOAT: tl.constexpr, PACKED: tl.constexpr, R: tl.constexpr, 
 
 @triton.jit
 def put_pasted(
-    ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H: tl.constexpr,
-    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, HAS_BOX: tl.constexpr, PACKED: tl.constexpr,
-    NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+    ptr, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, VEC: tl.constexpr, HAS_BOX: tl.constexpr, PACKED: tl.constexpr, NORM: tl.constexpr,
+    INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Writes a tile of a sample to `ptr`, the partner's inside the box. own, other: values of the tiles."""
+    """Writes a tile of a sample to `ptr`, the partner's inside the box."""
+    COMPUTES: tl.constexpr = NORM or own.dtype != ptr.dtype.element_ty
     if PACKED:
-        foreign = inside_bytes(start, y0, x0, y1, x1, H, ROW, STEP, VEC)
-        tile = own_tile ^ ((own_tile ^ other_tile) & foreign)
+        tile = own ^ ((own ^ other) & inside_bytes(start, y0, x0, y1, x1, H, ROW, STEP, VEC))
         if ptr.dtype.element_ty == tl.uint8 and not NORM:
             tl.store(word_ptr(ptr, start, VEC), tile, mask=mask)
         else:
             value = bytes_of(tile, start.shape[0], VEC)
             put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
     else:
-        value = own
+        tile = own
         if HAS_BOX:
-            value = tl.where(inside(start, lane, y0, x0, y1, x1, H, ROW, STEP, VEC), other, own)
+            tile = tl.where(inside(start, lane, y0, x0, y1, x1, H, ROW, STEP, VEC), other, own)
+        value = values_of(tile, COMPUTES, False, start.shape[0], VEC)
         put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
 
 
 @triton.jit
 def put_mixed(
-    ptr, own_tile, other_tile, own, other, lam, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H: tl.constexpr,
-    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr,
-    PACKED: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+    ptr, own, other, own_value, other_value, lam, start, lane, y0, x0, y1, x1, mask, mean, inverse_std,
+    H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, HAS_MIXUP: tl.constexpr,
+    HAS_BOX: tl.constexpr, PACKED: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """As `put_pasted`, or where lam is not 1, blended as by `lerp`.
+    """As `put_pasted`, or where lam is not 1, blended as by `lerp`. own_value, other_value: float32 of the tiles.
 
-    lam is the sample's, a scalar: a branch around the whole step costs less than choices by element.
+    lam is the sample's, a scalar: a branch around the whole step costs less than choices by element. Where tiles are
+    also pasted as they are, their values are made in the branch, which saves registers (and for bytes to bytes work).
     """
+    LATE: tl.constexpr = HAS_BOX and ptr.dtype.element_ty != tl.uint8
     if not HAS_MIXUP:
         put_pasted(
-            ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP,
-            VEC, HAS_BOX, PACKED, NORM, INTERPRETED,
+            ptr, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP, VEC, HAS_BOX, PACKED,
+            NORM, INTERPRETED,
         )  # fmt: skip
     elif lam == 1.0:
         put_pasted(
-            ptr, own_tile, other_tile, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP,
-            VEC, HAS_BOX, PACKED, NORM, INTERPRETED,
+            ptr, own, other, start, lane, y0, x0, y1, x1, mask, mean, inverse_std, H, ROW, STEP, VEC, HAS_BOX, PACKED,
+            NORM, INTERPRETED,
         )  # fmt: skip
     elif lam < 0.5:
-        if PACKED and ptr.dtype.element_ty != tl.uint8:  # unpacked anew: cheaper than for what is only pasted as well
-            own, other = bytes_of(own_tile, start.shape[0], VEC), bytes_of(other_tile, start.shape[0], VEC)
-        put(ptr + (start + lane), other + lam * (own - other), mask, mean, inverse_std, NORM, INTERPRETED)
+        if LATE:
+            own_value = values_of(own, True, PACKED, start.shape[0], VEC)
+            other_value = values_of(other, True, PACKED, start.shape[0], VEC)
+        value = other_value + lam * (own_value - other_value)
+        put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
     else:
-        if PACKED and ptr.dtype.element_ty != tl.uint8:
-            own, other = bytes_of(own_tile, start.shape[0], VEC), bytes_of(other_tile, start.shape[0], VEC)
-        put(ptr + (start + lane), own + (lam - 1.0) * (own - other), mask, mean, inverse_std, NORM, INTERPRETED)
+        if LATE:
+            own_value = values_of(own, True, PACKED, start.shape[0], VEC)
+            other_value = values_of(other, True, PACKED, start.shape[0], VEC)
+        value = own_value + (lam - 1.0) * (own_value - other_value)
+        put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
 
 
 @triton.jit
@@ -333,7 +340,8 @@ def mix_kernel(
     KIND: tl.constexpr, MODE: tl.constexpr, HAS_MIXUP: tl.constexpr, HAS_BOX: tl.constexpr, CORRECT_LAM: tl.constexpr,
     HAS_MINMAX: tl.constexpr, LO_H: tl.constexpr, COUNT_H: tl.constexpr, LO_W: tl.constexpr, COUNT_W: tl.constexpr,
     REPLAY: tl.constexpr, PAIRED: tl.constexpr, SKIP: tl.constexpr, ADJOINT: tl.constexpr, TRANSPOSE: tl.constexpr,
-    OUT_LAST: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, VEC: tl.constexpr,
+    ON_WORDS: tl.constexpr, OUT_LAST: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+    VEC: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -345,7 +353,12 @@ def mix_kernel(
     STEP: tl.constexpr = C if OUT_LAST else 1
     # Bytes are kept four to a word where boxes are cut out of them.
     PACKED: tl.constexpr = (
-        x_ptr.dtype.element_ty == tl.uint8 and HAS_BOX and ROW % VEC == 0 and VEC % 4 == 0 and not TRANSPOSE
+        x_ptr.dtype.element_ty == tl.uint8
+        and ON_WORDS
+        and HAS_BOX
+        and ROW % VEC == 0
+        and VEC % 4 == 0
+        and not TRANSPOSE
     )
     R: tl.constexpr = BLOCK // VEC
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's

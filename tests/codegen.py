@@ -41,7 +41,7 @@ def shape_of(variant: Variant) -> Shape:
         variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, written,
         variant.out_dtype or variant.x_dtype, variant.channels_last,
         variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
-        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0, geometry,
+        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0, geometry, True,
     )  # fmt: skip
 
 

@@ -47,7 +47,6 @@ KNOWN_LIMITED = {
         "augment: resized crop, mix",
         "augment: affine to float32",
         "augment: DeiT",
-        "policy uint8",
     },
     "H100 SXM": {
         "erasing pixel bfloat16",
@@ -70,8 +69,6 @@ KNOWN_LIMITED = {
         "augment: resized crop, mix",
         "augment: affine to float32",
         "augment: DeiT",
-        "policy uint8",
-        "policy uint8 to bfloat16 normalised",
     },
     "B200": {
         "list: cutmix, mixup, erasing bfloat16",
@@ -89,14 +86,6 @@ KNOWN_LIMITED = {
         "augment: resized crop, mix",
         "augment: affine to float32",
         "augment: DeiT",
-        "cutmix uint8",
-        "mixup uint8",
-        "policy bfloat16",
-        "policy uint8",
-        "policy bfloat16 in place",
-        "policy bfloat16 roll",
-        "cutmix uint8 to bfloat16",
-        "mixup uint8 to bfloat16",
         "policy uint8 to bfloat16 normalised",
     },
 }
@@ -126,7 +115,8 @@ def test_variant(compiled: tuple[str, dict], name: str) -> None:
     report, hot = reports[name], HOT[name]
     assert report["spills"] == 0, report
     if hot.geometry is not None:  # pixels are gathered byte by byte
-        assert report["loads"].get("U8", 0) >= 3 * hot.images, report
+        pairs = report["loads"].get("U16", 0)  # AMD's compiler joins neighbours
+        assert report["loads"].get("U8", 0) + 2 * pairs >= 3 * hot.images, report
         assert report["stores"].get(hot.store_width, 0) >= (target != "gfx942") * 3 * hot.images, report
         assert target == "gfx942" or set(report["stores"]) <= {"128", hot.store_width}, report
         assert target == "gfx942" or report["registers"] <= hot.max_registers, report

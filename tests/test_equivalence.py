@@ -8,8 +8,10 @@ import torch
 from cases import DTYPES, EXACT, METHODS, PAIRINGS, TOLERANCES, assert_equal, expect, grid, images, run, targets
 from cpu_timing import peak_bytes
 
+from fusedmix import launch
 from fusedmix.cpu import mix as cpu_mix
 from fusedmix.kernels.config import Launch
+from fusedmix.kernels.mix import mix_kernel
 from fusedmix.launch import Shape, prepare
 from fusedmix.ops import image_adjoint
 from fusedmix.recipe import EXACT as EXACT_PAIRS
@@ -164,6 +166,23 @@ def test_bytes_in_words(method: str, channels_last: bool) -> None:
         if pairing == MATCHING:
             want, _ = expect(x, None, recipe, seed=7)
             assert_equal(run("kernel", x, None, recipe, seed=7, out=x), want, EXACT, (width, pairing, "in place"))
+
+
+def test_bytes_off_words_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that does not lie on 4 bytes can't be loaded on a GPU: images from an odd address, or oddly far apart."""
+    seen = []
+    monkeypatch.setattr(launch, "run", lambda prepared, *_: seen.append(prepared))
+    memory, shape, strides = torch.zeros(600, dtype=torch.uint8), (5, 2, 3, 16), (48, 16, 1)
+    aligned = memory.as_strided(shape, (96, *strides))
+    for x, out in (
+        (aligned, aligned),
+        (memory.as_strided(shape, (96, *strides), 1), aligned),
+        (aligned, memory.as_strided(shape, (96, *strides), 2)),
+        (memory.as_strided(shape, (98, *strides)), aligned),
+    ):
+        launch.mix_into(out, None, None, x, None, None, None, None, None, None, 0, 0, 0, Recipe(), False)
+    names = mix_kernel.arg_names[mix_kernel.arg_names.index("ALIGN") :]
+    assert [p.constants[names.index("ON_WORDS")] for p in seen] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
