@@ -41,7 +41,15 @@ def test_product(implementation: str, method: str, dtype: torch.dtype, channels_
         assert_equal(got, want, tolerance(implementation, method, dtype), (recipe, form, shape, options))
 
 
-@pytest.mark.parametrize("limits", [{"SMALL_SAMPLE": 0, "SMALL_BOXED": 0}, {"SMALL_BATCH": 1024}], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"SMALL_SAMPLE": 0, "SMALL_BOXED": 0},
+        {"SMALL_SAMPLE": 0, "SMALL_BOXED": 0, "LARGE_SAMPLE": 0},
+        {"SMALL_BATCH": 1024},
+    ],
+    ids=["one by one", "large", "chunks"],
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_cpu_routes(method: str, dtype: torch.dtype, limits: dict, monkeypatch: pytest.MonkeyPatch) -> None:
