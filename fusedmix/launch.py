@@ -25,6 +25,7 @@ MAX_ROWS = 128
 MAX_RANKED_ROWS = 4  # partners by rank hold [rows, keys] in registers
 MAX_OFFSET = 2**31 - 2**16  # a tile may reach past the end of a sample
 MAX_PREPARED = 4096
+MIN_TILES = 4  # of a program, below which its draws cost more than what columns share
 
 
 class Prepared:
@@ -82,9 +83,11 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     recipe, batch = shape.recipe, shape.x_shape[0]
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
-    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32, most_elements(recipe))
+    most = most_elements(recipe)
+    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32, most)
 
-    layout = layout_of(shape, launch, elements)
+    row = shape.x_shape[-1] * (shape.x_shape[1] if shape.out_last else 1)
+    layout = layout_of(shape, launch, elements, row if recipe.choices else 0)
     transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
     by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box) or bool(recipe.choices)
     channels = shape.x_shape[1] if by_channel else 1
@@ -101,7 +104,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     constants = dict(
         ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1),
         SKIP=shape.in_place and not shape.has_norm, TRANSPOSE=transpose,
-        VEC=config.vector_elements(elements, max(itemsizes)), **layout.constants,
+        VEC=config.vector_elements(elements, max(itemsizes), most), **layout.constants,
     )  # fmt: skip
     numbers: tuple[float, ...]
     if recipe.choices:
@@ -128,8 +131,8 @@ class Layout(NamedTuple):
     constants: dict[str, Any]
 
 
-def layout_of(shape: Shape, launch: config.Launch, elements: int) -> Layout:
-    """elements: those of a sample of the result that programs walk over."""
+def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int) -> Layout:
+    """elements: those of a sample of the result that programs walk over, in rows of `row` (0: of any length)."""
     recipe, batch = shape.recipe, shape.x_shape[0]
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
@@ -140,16 +143,30 @@ def layout_of(shape: Shape, launch: config.Launch, elements: int) -> Layout:
     row_programs = cdiv(batch, rows) * cdiv(columns, block_k) if writes_plan or form != TARGET_NONE else 0
 
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not shape.replay  # else the lower sample owns the pair
-    sample_programs = cdiv(elements, launch.block * launch.tiles)
+    tiles = cdiv(elements, launch.block)
+    stride = tile_stride(row, launch.block, tiles)
+    sample_programs = stride * cdiv(tiles, stride * launch.tiles)
     image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
     constants = dict(
         K=max(columns, 1), KIND=recipe.pairing, MODE=recipe.mode, REPLAY=shape.replay, PAIRED=recipe.is_paired,
-        OUT_LAST=shape.out_last, TARGET=form, BLOCK=launch.block, TILES=launch.tiles, ROWS=rows, BLOCK_K=block_k,
-        INTERPRETED=INTERPRETED,
+        OUT_LAST=shape.out_last, TARGET=form, BLOCK=launch.block, TILES=cdiv(tiles, max(sample_programs, 1)), ROWS=rows,
+        BLOCK_K=block_k, INTERPRETED=INTERPRETED,
     )  # fmt: skip
+    if row:
+        constants["STRIDE"] = stride
     grid = row_programs + image_programs, 1, 1
     return Layout(row_programs, max(sample_programs, 1), grid, (on, off, 1.0 - recipe.smoothing), constants)
+
+
+def tile_stride(row: int, block: int, tiles: int) -> int:
+    """Tiles from one of a program's to its next: so many that all of them have the same columns, if samples are tall.
+
+    What a method computes from columns alone is then computed once.
+    """
+    stride = row // math.gcd(row, block) if row else 1
+    walked = (tiles + (config.MAX_TILES + 1) * stride) * block  # at most, the last programs' tiles past the end with it
+    return stride if tiles >= MIN_TILES * stride and walked < 2**31 else 1
 
 
 def alignment(shape: Shape, unit: int, largest: int) -> int:
@@ -217,9 +234,10 @@ def prepare_augment(
     batch, channels, in_height, in_width = shape.x_shape
     pixels, source_pixels = geometry.height * geometry.width, in_height * in_width
     itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
-    most = 4 if geometry.bilinear or geometry.color or is_heavy(recipe) else 8
+    family = family_constants(recipe, geometry.height, geometry.width)
+    most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
     launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most)
-    layout = layout_of(shape, launch, pixels)
+    layout = layout_of(shape, launch, pixels, geometry.width)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = (
         batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
@@ -231,15 +249,11 @@ def prepare_augment(
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, FLIPS=geometry.flips, TURNS=geometry.turns,
         COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=min(config.vector_elements(pixels, itemsize), launch.block), **layout.constants,
+        VEC=min(config.vector_elements(pixels, itemsize, most), launch.block), **layout.constants,
     )  # fmt: skip
-    constants = {
-        **family_constants(recipe, geometry.height, geometry.width),
-        **constants,
-        "BILINEAR": geometry.bilinear,
-    }
+    constants = {**family, **constants, "BILINEAR": geometry.bilinear}
     numbers = (*sizes, *layout.smoothed)
-    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and constants["MIXES"])
+    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and family["MIXES"])
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
 
 

@@ -23,8 +23,9 @@ HOLES    5       sample                       0-3   box (16 * hole + try): area,
 ERASE    6       own index                    0     erase: erased when unit(word) < p; 1: key of the noise
 REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
-NOISE    9       0                            0, 1  normal noise of element or channel n (Box-Muller), seed = the key
-                                                    drawn as word 1 (mixed sample: SAMPLE word 1)
+NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n):
+                                                    radius and angle (Box-Muller) of the first two, then of the
+                                                    others; seed = the key drawn as word 1 (mixed: SAMPLE word 1)
 CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
                                                     row and column of try 0
 FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;

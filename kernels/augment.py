@@ -20,6 +20,7 @@ from .family import (
     each_at,
     family_plan,
     family_value,
+    quiet_beyond,
     region_at,
     some_of,
     taken_by,
@@ -35,10 +36,11 @@ from .geometry import (
     source_map,
     whole_translation,
 )
+from .masks import origin_of, place_in_row
 from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
 from .pixel import raised, to_float
-from .regions import as_bits, between, from_bits
+from .regions import as_bits, between, from_bits, soft_weight
 from .sampling import EXACT, below, unit
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
@@ -333,8 +335,8 @@ def augment_kernel(
     BEYOND: tl.constexpr,
     LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
-    TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -343,6 +345,7 @@ def augment_kernel(
     DTYPE: tl.constexpr = out_ptr.dtype.element_ty
     ERASES: tl.constexpr = ERASE != 0
     PIXELS: tl.constexpr = H * W
+    R: tl.constexpr = BLOCK // VEC
     FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
     places = knobs_ptr + (N + 1) * KNOBS
@@ -368,7 +371,8 @@ def augment_kernel(
         # itself and its partner.
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
-        start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
+        begin = (tile // STRIDE * (STRIDE * TILES) + tile % STRIDE) * BLOCK
+        start = begin + tl.arange(0, R)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
         i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
@@ -405,19 +409,25 @@ def augment_kernel(
         if NORM:
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
-        left = owned - tile * (TILES * BLOCK)
-        for _ in range(tl.minimum(tl.maximum((left + (BLOCK - 1)) // BLOCK, 0), TILES)):
+        left = owned - begin
+        for step in range(tl.minimum(tl.maximum((left + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
             pixel = start + lane
             mask = start < owned
             y = (start // W) if W % VEC == 0 else (pixel // W)
-            x = (start - y * W) + lane if W % VEC == 0 else pixel - y * W
+            element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, W), lane, W, VEC)
+            x = element + along
+            soft_i, soft_j = 1.0, 1.0
+            if SOFT:
+                soft_i = soft_weight(region_i[0], y, element, along, 1, W, R, VEC)
+                if PAIRED:
+                    soft_j = soft_weight(region_j[0], y, element, along, 1, W, R, VEC)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
-            taken_i = taken_by(region_i, start, lane, y, x, ranks_i, CHOICES, N, H, W, W, 1, VEC, CENTRE)
+            taken_i = taken_by(region_i, element, along, y, x, ranks_i, CHOICES, N, H, W, W, 1, VEC, CENTRE)
             dropped_i = taken_i
             if ERASES:
-                dropped_i = taken_by(erased_i, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+                dropped_i = taken_by(erased_i, element, along, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
             own = picture(
                 x_i, map_i, limits_i, coloring_i, y, x, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR,
                 TURNS, COLOR, MOST,
@@ -435,26 +445,37 @@ def augment_kernel(
             if PAIRED:
                 if field_ptr is not None:
                     ranks_j = tl.load(field_j + pixel, mask=mask, other=0)
-                taken_j = taken_by(region_j, start, lane, y, x, ranks_j, CHOICES, N, H, W, W, 1, VEC, CENTRE)
+                taken_j = taken_by(region_j, element, along, y, x, ranks_j, CHOICES, N, H, W, W, 1, VEC, CENTRE)
                 dropped_j = taken_j
                 if ERASES:
-                    dropped_j = taken_by(erased_j, start, lane, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+                    dropped_j = taken_by(erased_j, element, along, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+            filled_i, blank_i = region_i, erased_i
+            if NOISY:
+                filled_i = quiet_beyond(region_i, begin, SLOTS, H, W, BLOCK)
+                blank_i = quiet_beyond(erased_i, begin, ERASE_SLOTS, H, W, BLOCK)
+            if PAIRED:
+                filled_j, blank_j = region_j, erased_j
+                if NOISY:
+                    filled_j = quiet_beyond(region_j, begin, SLOTS, H, W, BLOCK)
+                    blank_j = quiet_beyond(erased_j, begin, ERASE_SLOTS, H, W, BLOCK)
             for c in tl.static_range(C):
                 channel = x * 0 + c
                 if PAIRED:
                     store_j = start < owned_j
                     value_j = family_value(
-                        other[c], own[c], None, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x,
-                        channel, store_j, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False,
-                        FINITE,
+                        other[c], own[c], None, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j,
+                        fill_ptr, c * PIXELS + start, y, x, channel, store_j, MIXES, BLENDS, SOFT, False, False, DROPS,
+                        ERASES, NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
                     )  # fmt: skip
                     store_channel(
                         out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
                         INTERPRETED,
                     )  # fmt: skip
                 value_i = family_value(
-                    own[c], other[c], None, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x,
-                    channel, mask, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE,
+                    own[c], other[c], None, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, fill_ptr,
+                    c * PIXELS + start, y, x, channel, mask, MIXES, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C,
+                    H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
                 )  # fmt: skip
                 store_channel(out_i, value_i, pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
-            start += BLOCK
+            begin += STRIDE * BLOCK
+            start += STRIDE * BLOCK

@@ -39,6 +39,6 @@ def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_si
     return Launch(block, tiles, NUM_WARPS)
 
 
-def vector_elements(sample_elements: int, itemsize: int) -> int:
-    """Longest power-of-two run of elements, up to 16 bytes, that samples are made of."""
-    return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize))
+def vector_elements(sample_elements: int, itemsize: int, most: int = 16) -> int:
+    """Longest power-of-two run of elements that samples are made of, up to 16 bytes and to what a thread holds."""
+    return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize, most))

@@ -1,8 +1,10 @@
 """The kernel of the family: a method per sample out of a list, then what is erased, in one launch.
 
-Programs are split as in `mix.py`. What a method is made of lies in `regions.py`: a sampler that fills the slots of a
-region, and a mask over them; here they are chosen between, and the region is filled with the partner's pixels, the
-shrunk partner's, or a constant with or without noise. Methods that a call can't draw are not compiled in.
+Programs are split as in `mix.py`, but a program's tiles lie whole rows apart where samples are tall enough
+(`launch.tile_stride`): what a method makes of columns alone is then computed once a program. What a method is made of
+lies in `regions.py`: a sampler that fills the slots of a region, and a mask over them; here they are chosen between,
+and the region is filled with the partner's pixels, the shrunk partner's, or a constant with or without noise. Methods
+that a call can't draw are not compiled in.
 
 Traffic: as of `mix.py`; in place only the aligned runs that change are read and written. ResizeMix gathers its box
 from the partner on top of that, FMix reads four bytes a pixel of ranks.
@@ -13,7 +15,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .masks import inside
+from .masks import inside_row, origin_of, place_in_row
 from .mix import (
     MODE_BATCH,
     MODE_PAIR,
@@ -50,6 +52,7 @@ from .regions import (
     inside_wide_cells,
     nearest,
     normal,
+    normal_runs,
     soft_weight,
     stripe_length,
     turn,
@@ -82,6 +85,7 @@ FLAG_MINMAX = tl.constexpr(recipe.FLAG_MINMAX)
 FLAG_WIDE = tl.constexpr(recipe.FLAG_WIDE)
 WIDE_CELL = tl.constexpr(recipe.WIDE_CELL)
 NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
+NO_NOISE = tl.constexpr(~(3 << recipe.NOISE_SHIFT))
 NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
 NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
 ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
@@ -397,7 +401,7 @@ def drops(method):
 
 @triton.jit
 def taken_by_one(
-    slots, method, everywhere, start, lane, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    slots, method, everywhere, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
     """Where the region lies, if the choice CODE has made it. everywhere: the method, in the shape of a tile."""
@@ -406,16 +410,14 @@ def taken_by_one(
         taken = everywhere < 0
         for hole in tl.static_range(count_of(CODE)):
             y1 = tl.where(method == METHOD, slots[4 * hole + 2], 0)
-            taken |= inside(
-                start, lane, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], H, ROW, STEP, VEC
-            )
+            taken |= inside_row(y, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP)
         return taken
     if METHOD == METHOD_GRIDMASK:
         return inside_grid(slots, y, x, H, W, CENTRE) & (everywhere == METHOD)
     if METHOD == METHOD_HIDE or METHOD == METHOD_GRIDMIX:
         WIDE: tl.constexpr = has_flag(CODE, FLAG_WIDE) or (METHOD == METHOD_GRIDMIX and W >= VEC * count_of(CODE))
         if WIDE and ROW % VEC == 0:
-            return inside_wide_cells(slots, start, lane, y, W, ROW, STEP) & (everywhere == METHOD)
+            return inside_wide_cells(slots, element, along, y, method == METHOD, W, STEP, VEC)
         return inside_cells(slots, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
         return (ranks >= slots[0]) & (everywhere == METHOD)
@@ -424,7 +426,7 @@ def taken_by_one(
 
 @triton.jit
 def taken_by(
-    region, start, lane, y, x, ranks, CODES: tl.constexpr, N: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    region, element, along, y, x, ranks, CODES: tl.constexpr, N: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
     """True where a region replaces the image. CODES: the N choices that may have made it."""
@@ -434,30 +436,52 @@ def taken_by(
     taken = everywhere < 0  # nowhere
     for k in tl.static_range(N):
         taken |= taken_by_one(
-            slots, method, everywhere, start, lane, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+            slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
         )
     return taken
 
 
 @triton.jit
+def quiet_beyond(region, begin, SIZE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """The region without its noise where its boxes have no row in the tile of BLOCK elements from `begin` on."""
+    slots, key, code = region
+    top = begin // ROW
+    bottom = (begin + (BLOCK - 1)) // ROW - top
+    top = top % H
+    bottom += top  # beyond H: in the next channel
+    touched = code < 0
+    for box in tl.static_range(SIZE // 4):
+        y0, y1 = slots[4 * box], slots[4 * box + 2]
+        touched |= (y0 < y1) & (((top < y1) & (bottom >= y0)) | (bottom >= H + y0))
+    return slots, key, tl.where(touched, code, code & NO_NOISE)
+
+
+@triton.jit
 def fill_of(
-    region, taken, fill_ptr, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
-    NOISY: tl.constexpr,
+    region, fill_ptr, first, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    NOISY: tl.constexpr, RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """What a dropped region is filled with."""
+    """What a dropped region is filled with.
+
+    RUNS: elements lie in runs of VEC, a multiple of 4, of one channel, numbered in the order of [C, H, W]; first: int32
+    [R, 1], the number of a run's first.
+    """
     _, key, code = region
     row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
     value = tl.load(row + channel)
     if NOISY:
         kind = code >> NOISE_SHIFT & 3
-        noisy = tl.max(tl.max((taken & (kind != NOISE_NONE)).to(tl.int32), 1), 0)
-        if noisy != 0:
+        value = value + (x * 0).to(tl.float32)
+        if kind != NOISE_NONE:
             sigma = tl.load(row + C + channel)
-            counter = channel + x * 0
-            counter = tl.where(kind == NOISE_PIXEL, channel * PIXELS + y * W + x, counter)
-            value = tl.where(kind == NOISE_NONE, value, value + sigma * normal(key, counter))
-        else:
-            value = value + (x * 0).to(tl.float32)
+            if RUNS:
+                if kind == NOISE_PIXEL:
+                    value += sigma * normal_runs(key, first, R, VEC)
+                else:
+                    value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS)[:, None]
+            else:
+                number = tl.where(kind == NOISE_PIXEL, channel * PIXELS + y * W + x, channel + x * 0)
+                value += sigma * normal(key, number)
     return value
 
 
@@ -489,29 +513,34 @@ def shrunk_partner(
 
 @triton.jit
 def family_value(
-    own, other, x_other, method, lam, region, erased, taken, dropped, fill_ptr, y, x, channel, mask,
-    BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
-    ERASES: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    PIXELS: tl.constexpr, IN_LAST: tl.constexpr, FINITE: tl.constexpr,
+    own, other, x_other, method, lam, region, erased, taken, dropped, soft, fill_ptr, first, y, x, channel, mask,
+    MIXES: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr,
+    DROPS: tl.constexpr, ERASES: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr, PIXELS: tl.constexpr, IN_LAST: tl.constexpr, FINITE: tl.constexpr, RUNS: tl.constexpr,
+    R: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """The mixed value of one sample: blended, then its region replaced, then what is erased."""
+    """The mixed value of one sample: blended, then its region replaced, then what is erased.
+
+    soft: what `soft_weight` returns, where SOFT. first, RUNS, R, VEC: see `fill_of`.
+    """
     value, filling = own, other
     slots, _, _ = region
     if BLENDS:
         weight = tl.where(method == METHOD_MIXUP, lam, 1.0)
         if SOFT:
-            weight = tl.where(method == METHOD_SMOOTHMIX, soft_weight(slots, y, x), weight)
+            weight = tl.where(method == METHOD_SMOOTHMIX, soft, weight)
         value = lerp(own, other, weight, FINITE)
     if RESIZES:
         here = mask & taken & (method + x * 0 == METHOD_RESIZEMIX)
         shrunk = shrunk_partner(x_other, slots, y, x, channel, here, C, H, W, PIXELS, IN_LAST, BILINEAR)
         filling = tl.where(method == METHOD_RESIZEMIX, shrunk, other)
     if DROPS:
-        constant = fill_of(region, taken, fill_ptr, y, x, channel, C, W, PIXELS, NOISY)
-        filling = tl.where(drops(method), constant, filling)
+        constant = fill_of(region, fill_ptr, first, y, x, channel, C, W, PIXELS, NOISY, RUNS, R, VEC)
+        filling = tl.where(drops(method), constant, filling) if MIXES else constant
     value = tl.where(taken, filling, value)
     if ERASES:
-        value = tl.where(dropped, fill_of(erased, dropped, fill_ptr, y, x, channel, C, W, PIXELS, NOISY), value)
+        constant = fill_of(erased, fill_ptr, first, y, x, channel, C, W, PIXELS, NOISY, RUNS, R, VEC)
+        value = tl.where(dropped, constant, value)
     return value
 
 
@@ -580,8 +609,8 @@ def family_kernel(
     BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr,
     SKIP: tl.constexpr, TRANSPOSE: tl.constexpr, OUT_LAST: tl.constexpr, TARGET: tl.constexpr,
-    BLOCK: tl.constexpr, TILES: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -593,6 +622,8 @@ def family_kernel(
     FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
     ROW: tl.constexpr = W * C if OUT_LAST else W
     STEP: tl.constexpr = C if OUT_LAST else 1
+    R: tl.constexpr = BLOCK // VEC
+    RUNS: tl.constexpr = VEC % 4 == 0 and PIXELS % VEC == 0 and not OUT_LAST
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
 
     if pid < row_programs:
@@ -606,7 +637,8 @@ def family_kernel(
         # written from itself and its partner.
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
-        start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
+        begin = (tile // STRIDE * (STRIDE * TILES) + tile % STRIDE) * BLOCK
+        start = begin + tl.arange(0, R)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
         i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
@@ -629,21 +661,36 @@ def family_kernel(
             method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS)
             erased_j = region_at(erasures, 1, ERASE_SLOTS)
 
-        for _ in range(TILES):
+        for step in range(TILES):
             offs, mask = start + lane, start < owned
             mean, inverse_std = channel_norm(norm_ptr, start, lane, mask, C, PIXELS, OUT_LAST, VEC)
             y = (start // ROW) % H if ROW % VEC == 0 else (offs // ROW) % H
-            x = offs % ROW // STEP
-            channel = offs % C if OUT_LAST else offs // PIXELS
+            element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, ROW), lane, ROW, VEC)
+            x = (element + along) // STEP
+            channel = offs % C if OUT_LAST else (start if PIXELS % VEC == 0 else offs) // PIXELS
+            soft_i, soft_j = 1.0, 1.0
+            if SOFT:
+                soft_i = soft_weight(region_i[0], y, element, along, STEP, ROW, R, VEC)
+                if PAIRED:
+                    soft_j = soft_weight(region_j[0], y, element, along, STEP, ROW, R, VEC)
+            filled_i, blank_i = region_i, erased_i
+            if NOISY:
+                filled_i = quiet_beyond(region_i, begin, SLOTS, H, ROW, BLOCK)
+                blank_i = quiet_beyond(erased_i, begin, ERASE_SLOTS, H, ROW, BLOCK)
+            if PAIRED:
+                filled_j, blank_j = region_j, erased_j
+                if NOISY:
+                    filled_j = quiet_beyond(region_j, begin, SLOTS, H, ROW, BLOCK)
+                    blank_j = quiet_beyond(erased_j, begin, ERASE_SLOTS, H, ROW, BLOCK)
             src = source(offs, C, PIXELS, TRANSPOSE)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + y * W + x, mask=mask, other=0)
-            taken_i = taken_by(region_i, start, lane, y, x, ranks_i, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
+            taken_i = taken_by(region_i, element, along, y, x, ranks_i, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
             dropped_i = taken_i
             touched_i = some_of(taken_i) | (start < blended(method_i, lam_i, owned))
             if ERASES:
-                dropped_i = taken_by(erased_i, start, lane, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
+                dropped_i = taken_by(erased_i, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
                 touched_i = touched_i | some_of(dropped_i)
             store_i = mask
             if SKIP:  # in place: only the runs that change are read and written
@@ -651,11 +698,11 @@ def family_kernel(
             if PAIRED:
                 if field_ptr is not None:
                     ranks_j = tl.load(field_j + y * W + x, mask=mask, other=0)
-                taken_j = taken_by(region_j, start, lane, y, x, ranks_j, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
+                taken_j = taken_by(region_j, element, along, y, x, ranks_j, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
                 dropped_j = taken_j
                 touched_j = some_of(taken_j) | (start < blended(method_j, lam_j, owned_j))
                 if ERASES:
-                    dropped_j = taken_by(erased_j, start, lane, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
+                    dropped_j = taken_by(erased_j, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
                     touched_j = touched_j | some_of(dropped_j)
                 store_j = start < owned_j
                 if SKIP:
@@ -664,8 +711,9 @@ def family_kernel(
                 own = to_float(tl.load(x_i + src, mask=needed, other=0))
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_value(
-                    other, own, x_i, method_j, lam_j, region_j, erased_j, taken_j, dropped_j, fill_ptr, y, x, channel,
-                    store_j, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST, FINITE,
+                    other, own, x_i, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j, fill_ptr, start, y,
+                    x, channel, store_j, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS,
+                    IN_LAST, FINITE, RUNS, R, VEC,
                 )  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0))
@@ -674,12 +722,14 @@ def family_kernel(
                     needs = touched_i & (start < tl.where(drops(method_i), 0, owned))
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_value(
-                own, other, x_j, method_i, lam_i, region_i, erased_i, taken_i, dropped_i, fill_ptr, y, x, channel,
-                store_i, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS, IN_LAST, FINITE,
+                own, other, x_j, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, fill_ptr, start, y, x,
+                channel, store_i, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS,
+                IN_LAST, FINITE, RUNS, R, VEC,
             )  # fmt: skip
             if PAIRED:
                 value_j = clamp_bytes(value_j, DTYPE, DROPS or ERASES)
                 tl.store(out_j + offs, finish(value_j, mean, inverse_std, NORM, DTYPE, INTERPRETED), mask=store_j)
             value_i = clamp_bytes(value_i, DTYPE, DROPS or ERASES)
             tl.store(out_i + offs, finish(value_i, mean, inverse_std, NORM, DTYPE, INTERPRETED), mask=store_i)
-            start += BLOCK
+            begin += STRIDE * BLOCK
+            start += STRIDE * BLOCK

@@ -14,16 +14,37 @@ def inside(
     start, lane, y0, x0, y1, x1, H: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr
 ):  # fmt: skip
     """True where the element lies in the half-open box."""
-    left, width = x0 * STEP, (x1 - x0) * STEP
-    if ROW % VEC == 0:  # a run lies in one row
-        y = (start // ROW) % H
-        here = tl.where((y >= y0) & (y < y1), width, 0)
-        distance = (start % ROW - left) + lane
+    element, along = place_in_row(start, lane, ROW, VEC)
+    first = start if ROW % VEC == 0 else start + lane
+    return inside_row((first // ROW) % H, element, along, y0, x0, y1, x1, STEP)
+
+
+@triton.jit
+def place_in_row(start, lane, ROW: tl.constexpr, VEC: tl.constexpr):
+    """Two parts of the elements' places in their rows: that of a run that lies in one row, and the lane in it."""
+    if ROW % VEC == 0:
+        element, along = start % ROW, lane
     else:
-        offs = start + lane
-        y = (offs // ROW) % H
-        here = tl.where((y >= y0) & (y < y1), width, 0)
-        distance = offs % ROW - left
+        element, along = (start + lane) % ROW, lane * 0
+    return element, along
+
+
+@triton.jit
+def origin_of(start, step, STRIDE: tl.constexpr, ROW: tl.constexpr):
+    """Where elements at `start` in tile `step` of a program lie in their rows, up to whole rows. STRIDE: tile to tile.
+
+    With a stride of whole rows that is the program's first tile. Written as a difference, from which LLVM sees that it
+    does not change, so that it moves what only columns decide out of the loop; triton, if it saw, would do so as well,
+    but with a layout of which the tiles make eight times the work.
+    """
+    return start - step * STRIDE if STRIDE % ROW == 0 else start
+
+
+@triton.jit
+def inside_row(y, element, along, y0, x0, y1, x1, STEP: tl.constexpr):
+    """`inside` of the elements of rows y, at `element + along` in them."""
+    here = tl.where((y >= y0) & (y < y1), (x1 - x0) * STEP, 0)
+    distance = (element - x0 * STEP) + along
     return distance.to(tl.uint32, bitcast=True) < here.to(tl.uint32, bitcast=True)  # 0 <= distance < here
 
 

@@ -105,13 +105,18 @@ def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.conste
 
     Coordinates are whole half pixels from the image's centre, so that turning them is exact in integers.
     """
-    d, length, cosine, sine = tl.maximum(slots[0], 1), slots[1], slots[4], slots[5]
+    d, cosine, sine = tl.maximum(slots[0], 1), slots[4], slots[5]
     down = 2 * y + 1 - H
-    low, high = cosine * down + CENTRE * TURN_UNIT, CENTRE * TURN_UNIT - sine * down
-    row = (2 * sine * x + (low + sine * (1 - W))) >> TURN_SHIFT
-    column = (2 * cosine * x + (high + cosine * (1 - W))) >> TURN_SHIFT
+    low = cosine * down + CENTRE * TURN_UNIT + (d - slots[2]) * TURN_UNIT
+    high = CENTRE * TURN_UNIT - sine * down + (d - slots[3]) * TURN_UNIT
+    row = sine * (2 * x + (1 - W)) + low
+    column = cosine * (2 * x + (1 - W)) + high
+    # Both are below 2**32, though not below 2**31. A rest r of a division by d shows as 2**32 r / d and a little more
+    # in the low bits of a product, where sides and d up to 2**15 keep that little below 2**32 / d.
     magic = magic_of(d)
-    striped = (rest(row + (d - slots[2]), d, magic) < length) | (rest(column + (d - slots[3]), d, magic) < length)
+    stripe = tl.where(slots[1] >= d, -1, slots[1] * magic.to(tl.int32, bitcast=True)).to(tl.uint32, bitcast=True)
+    row, column = row.to(tl.uint32, bitcast=True) >> TURN_SHIFT, column.to(tl.uint32, bitcast=True) >> TURN_SHIFT
+    striped = (row * magic < stripe) | (column * magic < stripe)
     return striped != (slots[6] != 0)
 
 
@@ -133,12 +138,6 @@ def quotient(n, d, magic):
     estimate = tl.umulhi(n.to(tl.uint32, bitcast=True), magic + n.to(tl.uint32, bitcast=True) * 0)
     estimate = tl.where(d == 1, n, estimate.to(tl.int32, bitcast=True))
     return estimate - (estimate * d > n).to(tl.int32)
-
-
-@triton.jit
-def rest(n, d, magic):
-    """n % d, as `quotient`."""
-    return n - quotient(n, d, magic) * d
 
 
 @triton.jit
@@ -168,15 +167,20 @@ def inside_cells(slots, y, x, W: tl.constexpr):
 
 
 @triton.jit
-def inside_wide_cells(slots, start, lane, y, W: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr):
-    """As `inside_cells`, where a run of elements lies in one row and in at most two cells, which are hashed once."""
+def inside_wide_cells(slots, element, lane, y, wanted, W: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr):
+    """As `inside_cells`, where a run of elements lies in one row and in at most two cells, which are hashed once.
+
+    wanted: whether any cell is.
+    """
     cell_height, cell_width = tl.maximum(slots[0], 1), tl.maximum(slots[1], 1)
     across = (W + cell_width - 1) // cell_width
-    element = start % ROW
     right = quotient(element // STEP, cell_width, magic_of(cell_width))
     cell = quotient(y, cell_height, magic_of(cell_height)) * across + right
-    first, second = cell_taken(cell, slots[2], slots[3]), cell_taken(cell + 1, slots[2], slots[3])
-    return tl.where(lane < (right + 1) * cell_width * STEP - element, first, second)
+    edge = (right + 1) * cell_width * STEP - element
+    first = tl.where(cell_taken(cell, slots[2], slots[3]), 0, edge)
+    last = tl.where(cell_taken(cell + 1, slots[2], slots[3]), VEC, edge)
+    many = tl.where(wanted, last - first, 0)
+    return (lane - first).to(tl.uint32, bitcast=True) < tl.maximum(many, 0).to(tl.uint32, bitcast=True)
 
 
 @triton.jit
@@ -199,11 +203,49 @@ def bell_width(share, SIDE: tl.constexpr):
 
 
 @triton.jit
-def soft_weight(slots, y, x):
-    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis."""
-    down = small_float(y) - small_float(slots[0])
-    across = small_float(x) - small_float(slots[1])
-    return 1.0 - bell(down, from_bits(slots[2])) * bell(across, from_bits(slots[3])) * BELL_UNIT
+def soft_weight(
+    slots, y, element, along, STEP: tl.constexpr, ROW: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr
+):  # fmt: skip
+    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis.
+
+    Where runs lie in one row, lanes are worked out as VEC tensors of R: in a tensor [R, VEC], triton would deal rows to
+    threads in another way than the images' tiles, and carry the weights over through shared memory.
+    """
+    if ROW % VEC == 0:
+        first = tl.reshape(element, [R])
+        lanes = ()
+        for k in tl.static_range(VEC):
+            lanes = lanes + (bell_at((first + k) // STEP, slots[1], slots[3]),)
+        across = interleaved(lanes, R, VEC)
+        down = bell_at(tl.reshape(y, [R]), slots[0], slots[2])[:, None]
+    else:
+        across = bell_at((element + along) // STEP, slots[1], slots[3])
+        down = bell_at(y, slots[0], slots[2])
+    return 1.0 - down * (across * BELL_UNIT)
+
+
+@triton.jit
+def bell_at(place, centre, inverse):
+    """`bell` of whole places on an axis, for slots of a region."""
+    return bell(small_float(place) - small_float(centre), from_bits(inverse))
+
+
+@triton.jit
+def interleaved(lanes, R: tl.constexpr, VEC: tl.constexpr):
+    """[R, VEC] of VEC tensors [R]. VEC: a power of two up to 16."""
+    for level in tl.static_range(4):
+        if VEC >> level > 1:
+            lanes = halved(lanes, VEC >> (level + 1))
+    return tl.reshape(lanes[0], [R, VEC])
+
+
+@triton.jit
+def halved(lanes, HALF: tl.constexpr):
+    """2 HALF tensors joined into HALF with one more dimension."""
+    joined = ()
+    for k in tl.static_range(HALF):
+        joined = joined + (tl.join(lanes[k], lanes[k + HALF]),)
+    return joined
 
 
 @triton.jit
@@ -237,14 +279,43 @@ def bilinear(offset, size, SIDE: tl.constexpr):
 
 
 @triton.jit
-def normal(key, counter):
-    """Standard normal noise of each counter, by Box and Muller's transform. key: int32 bits, scalar."""
-    seed = key.to(tl.uint32, bitcast=True).to(tl.int64)
-    word_u, word_v, _, _ = words_at(seed, seed * 0, counter * 0, counter * STREAM_STEP + STREAM_NOISE)
+def polar(word_u, word_v):
+    """Two independent standard normal numbers, by Box and Muller's transform."""
     radius = tl.sqrt_rn(log(open_unit(word_u)) * -2.0)
     v = unit(word_v) * 4.0
     quadrant = tl.floor(v)
     f = v - quadrant
+    rising, falling = sin_half_pi(f), sin_half_pi(1.0 - f)
     even = quadrant.to(tl.int32) % 2 == 0
-    cosine = sin_half_pi(tl.where(even, 1.0 - f, f))
-    return radius * tl.where((quadrant == 1.0) | (quadrant == 2.0), -cosine, cosine)
+    cosine, sine = tl.where(even, falling, rising), tl.where(even, rising, falling)
+    return (
+        radius * tl.where((quadrant == 1.0) | (quadrant == 2.0), -1.0 * cosine, cosine),
+        radius * tl.where(quadrant >= 2.0, -1.0 * sine, sine),
+    )
+
+
+@triton.jit
+def normals(key, fours):
+    """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`: four tensors. key: int32 bits, scalar."""
+    seed = key.to(tl.uint32, bitcast=True).to(tl.int64)
+    word_a, word_b, word_c, word_d = words_at(seed, seed * 0, fours * 0, fours * STREAM_STEP + STREAM_NOISE)
+    a, b = polar(word_a, word_b)
+    c, d = polar(word_c, word_d)
+    return a, b, c, d
+
+
+@triton.jit
+def normal(key, number):
+    """Standard normal noise of each number."""
+    a, b, c, d = normals(key, number >> 2)
+    return tl.where(number & 2 == 0, tl.where(number & 1 == 0, a, b), tl.where(number & 1 == 0, c, d))
+
+
+@triton.jit
+def normal_runs(key, first, R: tl.constexpr, VEC: tl.constexpr):
+    """`normal` of runs of VEC numbers that begin at first: int32 [R, 1]; both multiples of 4."""
+    fours = tl.reshape(first, [R]) >> 2
+    lanes = ()
+    for k in tl.static_range(VEC // 4):
+        lanes = lanes + normals(key, fours + k)
+    return interleaved(lanes, R, VEC)

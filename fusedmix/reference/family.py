@@ -1,5 +1,6 @@
 """The whole call of the family, step by step: a method per sample out of a list, then what is erased."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -84,13 +85,31 @@ class FamilyDraw(NamedTuple):
     erased: Region | None
 
 
+Fitting = Callable[..., list[Tensor]]  # `first_fitting` below, or a faster one
+
+
 def no_boxes(i: Tensor, count: int) -> list[Tensor]:
     return [torch.zeros_like(i) for _ in range(4 * count)]
 
 
+def first_fitting(
+    words: Words, seed: int, offset: int, index: Tensor, stream: int, knob: Tensor, count: Tensor, linear: bool,
+    height: int, width: int,
+) -> list[Tensor]:  # fmt: skip
+    """Random Erasing's box of each index, y0, x0, y1, x1: of ten tries the first that fits, zeros where none does."""
+    tries = torch.arange(rng.TRIES)[:, None].expand(-1, len(index))  # [TRIES, B]
+    area, aspect, down, across = words(seed, offset, index.expand_as(tries), stream + rng.STREAM_STEP * tries)
+    low, high, aspect_low, aspect_high = (knob[k].expand_as(tries) for k in (KNOB_A, KNOB_B, KNOB_C, KNOB_D))
+    fits, *edges = erased_box(
+        area, aspect, down, across, low, high, aspect_low, aspect_high, count, linear, height, width
+    )
+    chosen = fits.long().argmax(0)[None]  # the first that fits
+    return [torch.where(fits.any(0), edge.gather(0, chosen)[0], 0) for edge in edges]
+
+
 def holes(
     code: int, knob: Tensor, seed: int, offset: int, index: Tensor, stream: int, count: Tensor, height: int,
-    width: int, words: Words,
+    width: int, words: Words, fitting: Fitting,
 ) -> list[Tensor]:  # fmt: skip
     """The boxes of Cutout or Random Erasing, empty beyond `count` and where ten tries did not fit."""
     slots: list[Tensor] = []
@@ -102,22 +121,15 @@ def holes(
             (y0, y1), (x0, x1) = hole_side(length, word_y, height), hole_side(length, word_x, width)
             slots += [y0, x0, y1, x1]
             continue
-        tries = torch.arange(rng.TRIES)[:, None].expand(-1, len(index))  # [TRIES, B]
-        area, aspect, down, across = words(seed, offset, index.expand_as(tries), first + rng.STREAM_STEP * tries)
-        low, high, aspect_low, aspect_high = (knob[k].expand_as(tries) for k in (KNOB_A, KNOB_B, KNOB_C, KNOB_D))
         linear = codes.has_flag(code, codes.FLAG_LINEAR)
-        fits, *edges = erased_box(
-            area, aspect, down, across, low, high, aspect_low, aspect_high, count, linear, height, width
-        )
-        chosen = fits.long().argmax(0)[None]  # the first that fits
-        found = fits.any(0) & (hole < count)
-        slots += [torch.where(found, edge.gather(0, chosen)[0], 0) for edge in edges]
+        edges = fitting(words, seed, offset, index, first, knob, count, linear, height, width)
+        slots += [torch.where(hole < count, edge, 0) for edge in edges]
     return slots
 
 
 def dropped_region(
     code: int, knob: Tensor, seed: int, offset: int, index: Tensor, streams: tuple[int, int], height: int, width: int,
-    words: Words,
+    words: Words, fitting: Fitting,
 ) -> list[Tensor]:  # fmt: skip
     """Slots of a method that drops a region."""
     region_stream, hole_stream = streams
@@ -141,7 +153,7 @@ def dropped_region(
     if method == METHOD_ERASING:
         low, high = knob[KNOB_E].long(), knob[KNOB_F].long()
         count = low + below(word_0, (high - low + 1).clamp(min=1))
-    return holes(code, knob, seed, offset, index, hole_stream, count, height, width, words)
+    return holes(code, knob, seed, offset, index, hole_stream, count, height, width, words, fitting)
 
 
 def mixed_region(
@@ -232,10 +244,12 @@ def draw_family(
     box: Tensor | None = None,
     partner: Tensor | None = None,
     words: Words = philox_words,
+    fitting: Fitting = first_fitting,
 ) -> FamilyDraw:
     """Draws every sample's method, lam, partner and regions, on the CPU; what the caller gave is not drawn.
 
-    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox.
+    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox, `fitting`
+    a faster `first_fitting`.
     """
     knobs = knobs.cpu()
     i = torch.arange(batch)
@@ -244,8 +258,9 @@ def draw_family(
     if recipe.mode == MODE_BATCH:
         sample = torch.zeros_like(i)
     apply, key, word_u, word_v = words(seed, offset, sample, rng.STREAM_SAMPLE)
-    word_y, word_x, _, _ = words(seed, offset, sample, rng.STREAM_BOX)
-    region_words = words(seed, offset, sample, rng.STREAM_REGION)
+    if any(method_of(c) != METHOD_NONE and not codes.drops(method_of(c)) for c in recipe.choices):
+        word_y, word_x, _, _ = words(seed, offset, sample, rng.STREAM_BOX)
+        region_words = words(seed, offset, sample, rng.STREAM_REGION)
     given = None if lam is None else lam.cpu().float().expand(batch).clamp(0, 1)
 
     method, new_lam = torch.zeros_like(i), torch.ones(batch)
@@ -257,7 +272,7 @@ def draw_family(
             drawn, this_lam, mixes = no_boxes(i, 1), torch.ones(batch), False
         elif codes.drops(method_of(choice)):
             streams = rng.STREAM_REGION, rng.STREAM_HOLES
-            drawn = dropped_region(choice, knob, seed, offset, sample, streams, height, width, words)
+            drawn = dropped_region(choice, knob, seed, offset, sample, streams, height, width, words, fitting)
             this_lam, mixes = torch.ones(batch), False
         else:
             drawn_lam = symmetric_beta(word_u, word_v, knob[KNOB_A].expand(batch)) if given is None else given
@@ -281,7 +296,7 @@ def draw_family(
         apply, key, _, _ = words(seed, offset, index, rng.STREAM_ERASE)
         here = unit(apply) < knob[KNOB_EDGE]
         streams = rng.STREAM_ERASE_REGION, rng.STREAM_ERASE_HOLES
-        drawn = dropped_region(recipe.erase, knob, seed, offset, index, streams, height, width, words)
+        drawn = dropped_region(recipe.erase, knob, seed, offset, index, streams, height, width, words, fitting)
         row = codes.row_code(recipe.erase, len(recipe.choices))
         erased = Region(
             torch.where(here[:, None], padded(drawn, recipe.erase_slots), 0), torch.where(here, key, 0),

@@ -171,14 +171,25 @@ def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, T
     return first.long(), (first.long() + 1).clamp(max=side - 1), at - first
 
 
-def normal(key: int, counter: Tensor, words: Words = philox_words) -> Tensor:
-    """Standard normal noise of each counter, by Box and Muller's transform."""
-    stream = rng.STREAM_NOISE + rng.STREAM_STEP * counter
-    word_u, word_v, _, _ = words(key & MASK32, 0, torch.zeros_like(counter), stream)
-    radius = sqrt(log(open_unit(word_u)) * -2)
-    v = unit(word_v) * 4
+def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
+    """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`, along a new last dimension.
+
+    By Box and Muller's transform, of two words for two numbers.
+    """
+    stream = rng.STREAM_NOISE + rng.STREAM_STEP * fours
+    word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream), -1)
+    radius = sqrt(log(open_unit(word[..., 0::2])) * -2)
+    v = unit(word[..., 1::2]) * 4
     quadrant = torch.floor(v)
     f = v - quadrant
+    rising, falling = sin_half_pi(f), sin_half_pi(1 - f)
     even = quadrant.long() % 2 == 0
-    cosine = sin_half_pi(torch.where(even, 1 - f, f))
-    return radius * torch.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)
+    cosine, sine = torch.where(even, falling, rising), torch.where(even, rising, falling)
+    cosine = torch.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)
+    sine = torch.where(quadrant >= 2, -sine, sine)
+    return torch.stack((radius * cosine, radius * sine), -1).flatten(-2)
+
+
+def normal(key: int, number: Tensor, words: Words = philox_words) -> Tensor:
+    """Standard normal noise of each number."""
+    return normals(key, number >> 2, words).gather(-1, number[..., None] & 3)[..., 0]
