@@ -144,9 +144,7 @@ def mix_into(
         value.copy_(apply_family(own.float(), placed[family.partner].float(), family, recipe, fill, field, words))
     else:
         value.copy_(own)
-        samples = Samples(placed, family, recipe, fill, field)
-        for k in samples.changed:
-            samples.change(k, value[k])
+        Samples(placed, family, recipe, fill, field).change_all(value, 0)
 
 
 def in_order(members: Array) -> bool:

@@ -1,12 +1,19 @@
 """The family on the CPU: the reference's draws with numpy's Philox; then a copy changed sample by sample."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fusedmix import recipe as codes
 from fusedmix import rng
+from fusedmix.layout import is_channels_last, sample_is_dense
 from fusedmix.recipe import (
+    KNOB_A,
+    KNOB_D,
+    METHOD_CUTOUT,
+    METHOD_ERASING,
     METHOD_FMIX,
     METHOD_GRIDMASK,
     METHOD_GRIDMIX,
@@ -27,15 +34,20 @@ from fusedmix.reference.family import (
     apply_family,
     chosen_cells,
     draw_family,
+    first_fitting,
     pack,
     pixels,
     resized,
     unpack,
 )
 from fusedmix.reference.mix import finished
+from fusedmix.reference.philox import Words
 from fusedmix.reference.pixel import lerp, round_to
-from fusedmix.reference.regions import grid_centre, nearest, normal, soft_weight
+from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_weight
 
+from . import native
+from .native import Array
+from .sampling import MASK64
 from .sampling import words as numpy_words
 
 SMALL_SAMPLE = 1 << 16  # float32 bytes below which passes over many samples beat a loop over them
@@ -48,6 +60,21 @@ def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[
     streams = stream.reshape(-1).numpy() if isinstance(stream, Tensor) else stream
     drawn = numpy_words(int(seed), offset, flat, streams)
     return tuple(torch.from_numpy(word.astype(np.int64)).view(index.shape) for word in drawn)
+
+
+def fitting(
+    words: Words, seed: int, offset: int, index: Tensor, stream: int, knob: Tensor, count: Tensor, linear: bool,
+    height: int, width: int,
+) -> list[Tensor]:  # fmt: skip
+    """The reference's `first_fitting`, in C where there is a compiler."""
+    library = native.library()
+    if library is None:
+        return first_fitting(words, seed, offset, index, stream, knob, count, linear, height, width)
+    edges = native.fitting(
+        library, seed & MASK64, offset & MASK64, index.numpy(), stream, knob[KNOB_A : KNOB_D + 1].numpy(),
+        count.numpy(), linear, height, width,
+    )  # fmt: skip
+    return [torch.from_numpy(edge) for edge in edges]
 
 
 def family_into(
@@ -65,7 +92,7 @@ def family_into(
         assert knobs is not None
         drawn = draw_family(
             recipe, knobs, len(x), height, width, seed, offset, sample_offset, lam=lam, box=box, partner=partner,
-            words=words,
+            words=words, fitting=fitting,
         )  # fmt: skip
         if plan is not None:
             plan.copy_(pack(drawn))
@@ -80,16 +107,13 @@ def family_into(
     if norm is None and out.dtype == x.dtype:
         if not in_place:
             written.copy_(x)
-        for n in samples.changed:
-            samples.change(n, written[n])
+        samples.change_all(written, 0)
         return drawn
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1)) if len(x) else 1
     for start in range(0, len(x), step):
         part = slice(start, min(start + step, len(x)))
         value = source[part].to(torch.float32, copy=True)
-        for n in range(part.start, part.stop):
-            if n in samples.changed:
-                samples.change(n, value[n - start])
+        samples.change_all(value, start)
         written[part] = finished(value, norm, out.dtype)
     return drawn
 
@@ -129,37 +153,75 @@ def rows_of(drawn: FamilyDraw, part: slice | Tensor) -> FamilyDraw:
     return FamilyDraw(method, lam, partner, mate, region, erased)
 
 
+Lists = tuple[list[list[int]], list[int], list[int]]
+
+
+def is_constant_box(code: int) -> bool:
+    return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING) and code >> codes.NOISE_SHIFT & 3 == NOISE_NONE
+
+
 class Samples:
-    """The samples of a batch, one at a time: what each had replaced, and with what."""
+    """The samples of a batch: what each had replaced, and with what."""
 
     def __init__(self, source: Tensor, drawn: FamilyDraw, recipe: Recipe, fill: Tensor | None, field: Tensor | None):
         self.source, self.recipe, self.fill, self.field = source, recipe, fill, field
-        self.methods, self.lam = drawn.method.tolist(), drawn.lam
-        self.partners, self.regions = drawn.partner.tolist(), [lists_of(drawn.region)]
-        if drawn.erased is not None:
-            self.regions.append(lists_of(drawn.erased))
-        touched = drawn.method != METHOD_NONE
-        if drawn.erased is not None:
-            touched = touched | (drawn.erased.code != 0)
-        self.changed = dict.fromkeys(torch.nonzero(touched)[:, 0].tolist())
-        self.constants: dict[int, Tensor] = {}  # what codes without noise are filled with
-        self.cells = cell_masks(self.regions, source.shape) if recipe.has_box else {}
+        self.method, self.lam, self.partner = drawn.method.numpy(), drawn.lam, drawn.partner
+        self.stages = [region for region in (drawn.region, drawn.erased) if region is not None]
+        self.constants: dict[tuple[int, torch.dtype], Tensor] = {}  # what codes without noise are filled with
 
-    def change(self, n: int, target: Tensor) -> None:
-        """Does to `target`, a copy of sample n in any dtype, what was drawn for it."""
-        method = self.methods[n]
-        if method in (METHOD_MIXUP, METHOD_SMOOTHMIX):
-            weight = self.lam[n]
-            if method == METHOD_SMOOTHMIX:
-                height, width = target.shape[1:]
-                slots = [torch.tensor(v) for v in self.regions[0][0][n][:4]]
-                weight = soft_weight(slots, *pixels(height, width, slots[0]))
-            value = lerp(self.source[n].float(), self.source[self.partners[n]].float(), weight)
-            target.copy_(round_to(value, target.dtype))
-        elif method != METHOD_NONE:
-            self.replace(n, 0, target)
-        if len(self.regions) > 1 and self.regions[1][2][n]:
-            self.replace(n, 1, target)
+    @cached_property
+    def regions(self) -> list[Lists]:
+        return [lists_of(region) for region in self.stages]
+
+    @cached_property
+    def cells(self) -> dict[tuple[int, int], Tensor]:
+        return cell_masks(self.regions, self.source.shape)
+
+    def change_all(self, target: Tensor, first: int) -> None:
+        """Does to `target`, a copy of the samples from `first` on in any dtype, what was drawn for them."""
+        part = slice(first, first + len(target))
+        for stage, region in enumerate(self.stages):
+            code = region.code[part].numpy()
+            done = self.fill_boxes(target, region.slots[part].numpy(), code)
+            for n in np.nonzero((code != 0) & ~done)[0].tolist():
+                self.change(first + n, stage, target[n])
+
+    def fill_boxes(self, target: Tensor, slots: Array, code: Array) -> Array:
+        """Fills boxes of constants in all samples at once. True for the samples that are done: bool [B]."""
+        filled = np.zeros(len(code), bool)
+        library = native.library()
+        constant = [c for c in set(code.tolist()) if is_constant_box(c)]
+        if library is None or not constant or not sample_is_dense(target, is_channels_last(target)):
+            return filled
+        row = np.full(len(code), -1)
+        for k, this in enumerate(constant):
+            row[code == this] = k
+        boxes = slots[:, : slots.shape[1] // 4 * 4].reshape(len(code), -1, 4)
+        values = [self.constant(this, target.dtype)[:, 0, 0] for this in constant]
+        if native.fill(library, target, boxes, row, torch.stack(values).expand(-1, target.shape[1])):
+            filled = row >= 0
+        return filled
+
+    def constant(self, code: int, dtype: torch.dtype) -> Tensor:
+        """What a code without noise is filled with: [C or 1, 1, 1]."""
+        if (code, dtype) not in self.constants:
+            assert self.fill is not None
+            self.constants[code, dtype] = finished(self.fill[code >> ROW_SHIFT, 0, :, None, None], None, dtype)
+        return self.constants[code, dtype]
+
+    def change(self, n: int, stage: int, target: Tensor) -> None:
+        """Does to `target`, a copy of sample n in any dtype, what was drawn for it in a stage."""
+        method = int(self.method[n])
+        if stage > 0 or method not in (METHOD_MIXUP, METHOD_SMOOTHMIX):
+            self.replace(n, stage, target)
+            return
+        weight = self.lam[n]
+        if method == METHOD_SMOOTHMIX:
+            height, width = target.shape[1:]
+            slots = [torch.tensor(v) for v in self.regions[0][0][n][:4]]
+            weight = soft_weight(slots, *pixels(height, width, slots[0]))
+        value = lerp(self.source[n].float(), self.source[self.partner[n]].float(), weight)
+        target.copy_(round_to(value, target.dtype))
 
     def replace(self, n: int, stage: int, target: Tensor) -> None:
         """Replaces the region of one stage."""
@@ -181,7 +243,7 @@ class Samples:
         inside = np.s_[:, box[0] : box[2], box[1] : box[3]] if codes.boxed(method) else np.s_[:]
         if method == METHOD_RESIZEMIX:
             region = Region(torch.tensor([box]), torch.tensor([key]), torch.tensor([code]))
-            other = self.source[self.partners[n]]
+            other = self.source[self.partner[n]]
             if not codes.has_flag(code, codes.FLAG_BILINEAR):
                 (y0, x0, y1, x1), (height, width) = box, other.shape[1:]
                 rows = nearest(torch.arange(y1 - y0), torch.tensor(y1 - y0), height)
@@ -189,13 +251,9 @@ class Samples:
                 return other[:, rows[:, None], columns]
             return round_to(resized(other[None].float(), region, True)[0][inside], target.dtype)
         if not codes.drops(method):
-            return self.source[self.partners[n]][inside].to(target.dtype)
-        if code not in self.constants:
-            assert self.fill is not None
-            value = self.fill[code >> ROW_SHIFT, 0, :, None, None]
-            self.constants[code] = finished(value, None, target.dtype)
+            return self.source[self.partner[n]][inside].to(target.dtype)
         if code >> codes.NOISE_SHIFT & 3 == NOISE_NONE:
-            return self.constants[code]
+            return self.constant(code, target.dtype)
         assert self.fill is not None
         value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
         value = value + sigma * self.noise(code, key, target.shape, box)
@@ -204,12 +262,14 @@ class Samples:
     def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:
         """Normal noise of one sample, only where its box lies."""
         channels, height, width = shape
-        channel = torch.arange(channels)[:, None, None]
         if code >> codes.NOISE_SHIFT & 3 != NOISE_PIXEL:
-            return normal(key, channel, words)
+            return normal(key, torch.arange(channels), words)[:, None, None]
         y0, x0, y1, x1 = box
-        pixel = torch.arange(y0, y1)[:, None] * width + torch.arange(x0, x1)
-        return normal(key, channel * (height * width) + pixel, words)
+        rows = torch.arange(channels)[:, None] * (height * width) + torch.arange(y0, y1) * width  # [C, h]
+        if width % 4:
+            return normal(key, rows[:, :, None] + torch.arange(x0, x1), words)
+        fours = rows[:, :, None] // 4 + torch.arange(x0 // 4, -(-x1 // 4))  # which lie in rows
+        return normals(key, fours, words).flatten(2)[:, :, x0 % 4 :][:, :, : x1 - x0]
 
     def mask_of(self, n: int, stage: int, method: int, slots: list[int]) -> Tensor:
         """Where a region lies that is not made of boxes: bool [H, W]."""
@@ -220,9 +280,6 @@ class Samples:
             assert self.field is not None
             return self.field[n] >= slots[0]
         return self.cells[stage, n]
-
-
-Lists = tuple[list[list[int]], list[int], list[int]]
 
 
 def lists_of(region: Region) -> Lists:

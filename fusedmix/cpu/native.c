@@ -1,4 +1,5 @@
-/* The inner loops of mixup and CutMix on a CPU, with the reference's arithmetic: to be built without contraction. */
+/* The inner loops of mixup, CutMix and erased boxes on a CPU, with the reference's arithmetic: to be built without
+contraction. */
 
 #include <math.h>
 #include <stdint.h>
@@ -76,6 +77,13 @@ static float logarithm(const Settings *s, float x)
     return POLYNOMIAL(s->log, z * z) * z + (float)exponent * s->ln2;
 }
 
+/* e to the power of -x. */
+static float decay(const Settings *s, float x)
+{
+    float n = floorf(x * -s->log2_e + 0.5f);
+    return POLYNOMIAL(s->exp, -x - n * s->ln2_hi - n * s->ln2_lo) * as_float32(((int32_t)n + 127) << 23);
+}
+
 static float unit(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
@@ -98,13 +106,17 @@ static float symmetric_beta(const Settings *s, uint32_t word_u, uint32_t word_v,
         return u;
     float length = -logarithm(s, u) / alpha;
     length = length < s->max_log ? length : s->max_log;
-    float n = floorf(length * -s->log2_e + 0.5f);
-    float q = POLYNOMIAL(s->exp, -length - n * s->ln2_hi - n * s->ln2_lo) * as_float32(((int32_t)n + 127) << 23);
+    float q = decay(s, length);
     float p = length < 0.25f ? POLYNOMIAL(s->expm1, length) * length : 1 - q;
     float c = POLYNOMIAL(s->sin, v * v) * v, r = q / (p * c * c);
     r = r < s->max_ratio ? r : s->max_ratio;
     float root = sqrtf(1 + r), small = r / (2 * root * (root + 1));
     return word_u & 1 ? 1 - small : small;
+}
+
+static float between(uint32_t word, float low, float high)
+{
+    return low + unit(word) * (high - low);
 }
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
@@ -145,7 +157,8 @@ void fusedmix_draw(const Settings *s, uint64_t seed, uint64_t offset, int64_t sa
             mate[h] = n, mate[n] = h;
     }
     for (int64_t i = 0; i < batch; i++) {
-        uint32_t index = s->mode == BATCH ? 0 : (uint32_t)(sample_offset + (s->mode == PAIR && mate[i] < i ? mate[i] : i));
+        int64_t lower = s->mode == PAIR && mate[i] < i ? mate[i] : i;
+        uint32_t index = s->mode == BATCH ? 0 : (uint32_t)(sample_offset + lower);
         Words sample = words_at(seed, offset, index, STREAM_SAMPLE), place = {{0}};
         int cut = s->has_box && (!s->has_mixup || unit(sample.word[1]) < s->switch_prob);
         int mixed = mate[i] != i && (s->p >= 1 || unit(sample.word[0]) < s->p);
@@ -177,6 +190,35 @@ void fusedmix_draw(const Settings *s, uint64_t seed, uint64_t offset, int64_t sa
         partner[i] = mixed ? mate[i] : i;
         for (int k = 0; k < 4; k++)
             box[4 * i + k] = mixed ? drawn_box[k] : 0;
+    }
+}
+
+/* As the reference's `first_fitting`. knob: areas, aspects. box: [n, 4]. */
+void fusedmix_fitting(const Settings *s, uint64_t seed, uint64_t offset, int64_t n, const int64_t *index,
+                      int64_t stream, int64_t stream_step, int64_t tries, const float *knob, const int64_t *count,
+                      int linear, int64_t *box)
+{
+    float log_low = logarithm(s, knob[2]), log_high = logarithm(s, knob[3]);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t *found = box + 4 * i;
+        memset(found, 0, 4 * sizeof(int64_t));
+        for (int64_t attempt = 0; attempt < tries; attempt++) {
+            Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)(stream + stream_step * attempt));
+            float area = between(w.word[0], knob[0], knob[1]) * (float)(s->height * s->width) / (float)count[i];
+            float aspect = between(w.word[1], knob[2], knob[3]);
+            if (!linear) {
+                float power = between(w.word[1], log_low, log_high);
+                aspect = decay(s, fabsf(power));
+                aspect = power > 0 ? 1 / aspect : aspect;
+            }
+            int64_t high = (int64_t)floorf(sqrtf(area * aspect) + 0.5f);
+            int64_t wide = (int64_t)floorf(sqrtf(area / aspect) + 0.5f);
+            if (high < s->height && wide < s->width) {
+                found[0] = below(w.word[2], s->height - high + 1), found[2] = found[0] + high;
+                found[1] = below(w.word[3], s->width - wide + 1), found[3] = found[1] + wide;
+                break;
+            }
+        }
     }
 }
 
@@ -337,7 +379,8 @@ static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, co
 /* Mixes a batch into `out`, which may be x.
 
 mate: samples that are worked on together, each the other's. partner: itself or the mate, or in a batch that is not
-mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
+mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. Returns 0; 1 where memory lacks; 2, with
+nothing written, where these samples can't be mixed so. */
 int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
                  int64_t batch, int64_t planes, int64_t height, int64_t width, const int64_t *method,
                  const float *lam, const int64_t *partner, const int64_t *mate, const int64_t *box, const float *norm,
@@ -408,4 +451,35 @@ int fusedmix_one_hot(const int64_t *classes, const int64_t *partner, const float
             row[own] = own == other ? on : lam[i] < 0.5f ? big_off : big_on;
     }
     return 0;
+}
+
+/* Fills the boxes [batch, count, 4] of the samples whose `row` of value, [rows, planes] of `size` bytes, is not -1. */
+void fusedmix_fill(char *out, int64_t size, int64_t stride, int64_t batch, int64_t planes, int64_t height,
+                   int64_t width, const int64_t *box, int64_t count, const int64_t *row, const char *value, int threads)
+{
+#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < batch; i++)
+        for (int64_t k = 0; k < count && row[i] >= 0; k++) {
+            const int64_t *edge = box + 4 * (i * count + k);
+            int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
+            int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
+            for (int64_t plane = 0; plane < planes; plane++) {
+                const char *filling = value + (row[i] * planes + plane) * size;
+                for (int64_t y = top; y < bottom; y++) {
+                    char *to = out + i * stride + ((plane * height + y) * width + left) * size;
+                    uint32_t four;
+                    uint16_t two;
+                    if (size == 4) {
+                        memcpy(&four, filling, 4);
+                        for (int64_t x = 0; x < right - left; x++)
+                            ((uint32_t *)to)[x] = four;
+                    } else if (size == 2) {
+                        memcpy(&two, filling, 2);
+                        for (int64_t x = 0; x < right - left; x++)
+                            ((uint16_t *)to)[x] = two;
+                    } else
+                        memset(to, *filling, right - left);
+                }
+            }
+        }
 }

@@ -1,4 +1,4 @@
-"""`native.c`, compiled once for this machine: Philox words, and mixup and CutMix of whole batches, draws included.
+"""`native.c`, compiled once for this machine: Philox words; mixup and CutMix of whole batches, draws included; boxes.
 
 Without a C compiler, or with FUSEDMIX_NATIVE=0 in the environment, there is no library, and numpy and torch do the
 same.
@@ -120,6 +120,12 @@ def load(folder: Path) -> ctypes.CDLL:
         (found.fusedmix_words, None, [ctypes.c_uint64, ctypes.c_uint64, size, pointer, pointer, size, pointer]),
         (found.fusedmix_draw, None, [pointer, ctypes.c_uint64, ctypes.c_uint64, size, size, number, *[pointer] * 7]),
         (found.fusedmix_mix, number, [pointer, pointer, number, number, *[size] * 6, *[pointer] * 6, number]),
+        (
+            found.fusedmix_fitting,
+            None,
+            [pointer, ctypes.c_uint64, ctypes.c_uint64, size, pointer, *[size] * 3, pointer, pointer, number, pointer],
+        ),
+        (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
     )
     for function, result, arguments in functions:
@@ -217,3 +223,46 @@ def one_hot(
             rows.data_ptr(), threads_for(rows.nbytes),
         )
     )  # fmt: skip
+
+
+def fitting(
+    library: ctypes.CDLL, seed: int, offset: int, index: Array, stream: int, knob: Array, count: Array, linear: bool,
+    height: int, width: int,
+) -> Array:  # fmt: skip
+    """As the reference's `first_fitting`: int64 [4, n]."""
+    index, count = np.ascontiguousarray(index, np.int64), np.ascontiguousarray(count, np.int64)
+    box, knob = np.empty((len(index), 4), np.int64), np.ascontiguousarray(knob, np.float32)
+    library.fusedmix_fitting(
+        ctypes.byref(settings_of(Recipe(), height, width)), seed, offset, len(index), index.ctypes.data, stream,
+        rng.STREAM_STEP, rng.TRIES, knob.ctypes.data, count.ctypes.data, linear, box.ctypes.data,
+    )  # fmt: skip
+    return box.T
+
+
+def fill(library: ctypes.CDLL, out: Tensor, box: Array, row: Array, value: Tensor) -> bool:
+    """Fills boxes, int64 [B, n, 4], of `out`, [B, C, H, W]; of each sample with the row of value, [rows, C], that `row`
+    names, or with nothing at -1. False, and nothing written, for what it does not know.
+    """
+    planes, height, width = out.shape[1:]
+    if is_channels_last(out):
+        if not bool((value == value[:, :1]).all()):
+            return False
+        box, value = box * np.array([1, planes, 1, planes]), value[:, :1]
+        planes, width = 1, width * planes
+    value = value.contiguous()
+    box, row = np.ascontiguousarray(box, np.int64), np.ascontiguousarray(row, np.int64)
+    library.fusedmix_fill(
+        out.data_ptr(),
+        out.element_size(),
+        out.stride(0) * out.element_size(),
+        len(out),
+        planes,
+        height,
+        width,
+        box.ctypes.data,
+        box.shape[1],
+        row.ctypes.data,
+        value.data_ptr(),
+        threads_for(out.nbytes),
+    )
+    return True
