@@ -13,7 +13,7 @@ test check: $(VENV)/.test-installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -q -n 2 --dist loadgroup
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 bench: $(VENV)/.bench-installed
 	$(RUN) -m pytest -q bench --benchmark-only

@@ -261,7 +261,8 @@ def check_colors(contender: Contender, values: Tensor) -> None:
     for image in values:
         fits = [plane_of(channel) for channel in image]
         off = max(error for _, error in fits)
-        need(off < 3.0, f"channels are off a straight function of row and column by {off:.2f}")
+        # Whole numbers after each of three steps, whose factors reach 1.4: 1 + 1.4 + 1.4 ** 2, and half a step of x.
+        need(off < 5.0, f"channels are off a straight function of row and column by {off:.2f}")
         flips += float(fits[1][0][2]) < 0
         seen.add(tuple(round(float(c), 2) for found, _ in fits for c in found))
     if contender.places:

@@ -6,6 +6,7 @@ from cases import EXACT, Result, assert_equal, images, run, targets
 from torch import Tensor
 
 from fusedmix.checks import fills_of, knobs_of
+from fusedmix.kernels.config import Launch
 from fusedmix.ops import Extras
 from fusedmix.recipe import ALONE, PARTNERS
 from fusedmix.reference.family import mix_family, pack
@@ -108,6 +109,7 @@ def check(
     out_last: bool | None = None,
     in_place: bool = False,
     replay: bool = False,
+    launch: Launch | None = None,
     **options,
 ) -> Result:
     """Runs one call and holds it to the reference: plan, rows and every pixel, bit for bit."""
@@ -118,7 +120,7 @@ def check(
     got = run(
         implementation, x, y, policy.recipe, norm=norm, out=x if in_place else None, out_dtype=out_dtype,
         channels_last=out_last, replay=want.plan if replay else None, extras=extras_for(policy, x, norm),
-        **({} if replay else options),
+        launch=launch, **({} if replay else options),
     )  # fmt: skip
     assert_equal(got, want, EXACT, (implementation, policy, shape, dtype, options))
     return got

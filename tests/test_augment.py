@@ -12,6 +12,7 @@ from torch import Tensor
 
 import fusedmix
 from fusedmix.cpu import augment as cpu_augment
+from fusedmix.launch import tile_stride
 from fusedmix.placement import CenterCrop, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
 from fusedmix.recipe import MODES, PARTNERS
 from fusedmix.spec import Policy
@@ -107,6 +108,16 @@ def test_tiles_of_the_launch_table() -> None:
     for tiles in (1, 2):
         launch = augment_cases.Launch(32, tiles, 4)
         check("kernel", CASES["crop, edge, mixed"], (3, 3, 9, 11), torch.uint8, seed=5, launch=launch)
+
+
+@pytest.mark.parametrize("name", ["crop, edge, mixed", "resized crop, mixed, erased", "everything"])
+def test_tiles_of_the_same_columns(name: str) -> None:
+    """What columns decide is computed once where a program's tiles lie whole rows apart."""
+    case = CASES[name]
+    case = replace(case, placement=replace(case.placement, size=(16, 12)))
+    launch = augment_cases.Launch(16, 2, 4)
+    assert tile_stride(12, launch.block, 12) == 3
+    check("kernel", case, (2, 3, 16, 12), torch.uint8, seed=5, launch=launch)
 
 
 # The reference against what torch itself does with the boxes and flips that were drawn.

@@ -34,7 +34,10 @@ def tolerance(implementation: str, method: str, dtype: torch.dtype) -> tuple[flo
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_product(implementation: str, method: str, dtype: torch.dtype, channels_last: bool) -> None:
     """Methods x dtypes x layouts x partner kinds x modes x target forms, over odd and even sizes."""
-    for recipe, form, shape, options in grid(method):
+    few = implementation == "kernel" and cases.DEVICE == "cpu" and dtype != torch.float32  # the interpreter is slow
+    for number, (recipe, form, shape, options) in enumerate(grid(method)):
+        if few and (number + DTYPES.index(dtype)) % 3 != channels_last:
+            continue
         x, y = images(shape, dtype, channels_last), targets(form, shape[0])
         want, _ = expect(x, y, recipe, **options)
         got = run(implementation, x, y, recipe, **options)

@@ -7,10 +7,12 @@ from cases import DTYPES, SHAPES, TARGETS, images
 from family_cases import DROPS, MIXES, SPECS, check, everything, expect, extras_for, partners_of, single
 
 from fusedmix.cpu import family as cpu_family
+from fusedmix.kernels.config import Launch
+from fusedmix.launch import tile_stride
 from fusedmix.ops import image_adjoint
 from fusedmix.recipe import MODES
 from fusedmix.reference.family import apply_family, unpack
-from fusedmix.spec import Cutout, Policy
+from fusedmix.spec import Cutout, GridMask, Policy
 
 IMPLEMENTATIONS = ["kernel", "cpu"]
 NORM = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
@@ -74,6 +76,28 @@ def test_normalise_cast_and_layout(implementation: str, name: str) -> None:
         )  # fmt: skip
 
 
+BY_COLUMN = (
+    "cutmix", "erasing pixel", "gridmask", "hide and seek", "hide and seek, wide", "gridmix", "resizemix",
+    "resizemix bilinear", "smoothmix",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_COLUMN)
+def test_tiles_of_the_same_columns(name: str) -> None:
+    """What columns decide is computed once where a program's tiles lie whole rows apart."""
+    # Three tiles of 16 elements are 4 rows of 12, nine are 4 rows of 36.
+    for shape, row, stride in (((2, 3, 6, 12), 12, 3), ((2, 3, 16, 12), 36, 9)):
+        assert tile_stride(row, 16, shape[1] * shape[2] * shape[3] // 16) == stride
+        check("kernel", single(name), shape, torch.uint8, row == 36, seed=row, launch=Launch(16, 8, 4))
+
+
+def test_tiles_of_other_columns() -> None:
+    """Tiles follow each other where there are too few for a stride of whole rows, rows don't matter, or 31 bits end."""
+    assert tile_stride(7, 16, 100) == 7
+    for row, block, tiles in ((7, 16, 27), (1001, 512, 1000), (32, 512, 6), (0, 8, 9), (3001, 1024, 2**21 - 64)):
+        assert tile_stride(row, block, tiles) == 1
+
+
 @pytest.mark.parametrize("erase", [None, "cutout", "erasing pixel", "gridmask", "hide and seek"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_all_methods_at_once(implementation: str, erase: str | None) -> None:
@@ -92,6 +116,13 @@ def test_wide_rows(name: str, channels_last: bool) -> None:
     """Rows of whole runs of elements, several cells wide."""
     for dtype in (torch.float32, torch.uint8):
         check("kernel", single(name), (3, 3, 5, 48), dtype, channels_last, seed=6)
+
+
+@pytest.mark.parametrize("spec", [GridMask((2**14, 2**15), p=1.0), GridMask((2, 9), 0.3, p=1.0, invert=False)], ids=str)
+def test_grids_of_the_longest_rows(spec: GridMask) -> None:
+    """The stripes' arithmetic at the ends of its range."""
+    launch = Launch(2**14, 1, 4)
+    check("kernel", Policy(((spec, 1.0),)), (3, 1, 3, 2**15 - 1), torch.uint8, seed=1, launch=launch, form=None)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -219,8 +219,10 @@ def test_fmix_masks() -> None:
 def test_noise_is_standard_normal_and_replayable() -> None:
     noise = normal(12345, torch.arange(200_000), words)
     assert stats.kstest(noise.numpy(), "norm").pvalue > 1e-4
-    assert torch.equal(noise[:100], normal(12345, torch.arange(100)))
-    assert abs(np.corrcoef(noise[1:], noise[:-1])[0, 1]) < 0.01
+    assert torch.equal(noise[6:99], normal(12345, torch.arange(6, 99)))
+    for lag in range(1, 5):  # of one radius, of one draw of words, of neighbours
+        assert abs(np.corrcoef(noise[lag:], noise[:-lag])[0, 1]) < 0.01
+        assert abs(np.corrcoef(noise[lag:] ** 2, noise[:-lag] ** 2)[0, 1]) < 0.01
     assert abs(np.corrcoef(noise, normal(12346, torch.arange(200_000), words))[0, 1]) < 0.01
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from cases import EXACT, METHODS, assert_equal, expect, images, run, targets, without_native
+from family_cases import check
 
 import fusedmix
 from fusedmix.cpu import native, sampling
 from fusedmix.recipe import FLIP, MODES, PARTNERS, PERMUTE, Recipe
+from fusedmix.spec import CutMix, Cutout, Mixup, Policy, RandomErasing
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -69,6 +71,43 @@ def test_blocks_and_threads(shape: tuple[int, ...], threads: int, monkeypatch: p
         for out_dtype in (torch.float32, torch.bfloat16):
             want, _ = expect(x, y, recipe, seed=3, norm=norm, out_dtype=out_dtype)
             assert_equal(run("cpu", x, y, recipe, seed=3, norm=norm, out_dtype=out_dtype), want, EXACT, (*case, "norm"))
+
+
+BOXES = {
+    "erasing": RandomErasing(0.7, value=(1.0, 2.0, 3.0)),
+    "erasing linear, several": RandomErasing(1.0, (0.05, 0.9), (0.1, 5.0), "linear", max_count=4, value=9.0),
+    "erasing, often too large": RandomErasing(1.0, (0.6, 1.0), (0.01, 90.0)),
+    "cutout": Cutout(7, n_holes=3, value=4.0),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is dropped or erased, alone and after what is mixed: drawn and filled in C, and without a compiler."""
+    monkeypatch.setattr(native, "threads_for", lambda nbytes: threads)
+    fills = []
+    fill = native.fill
+    monkeypatch.setattr(native, "fill", lambda *arguments: fills.append(fill(*arguments)) or fills[-1])
+    spec = BOXES[name]
+    policies = Policy(((spec, 0.8),)), Policy(((CutMix(), 0.4), (Mixup(), 0.2), (spec, 0.3)), spec)
+    norm = torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])
+    for policy, dtype, last, shape in product(
+        policies, (torch.float32, torch.uint8, torch.float16), (False, True), ((9, 3, 12, 17), (40, 3, 5, 4))
+    ):
+        for options in ({}, {"in_place": True}, {"norm": norm, "out_dtype": torch.bfloat16}):
+            for implementation in ("cpu", "numpy"):
+                check(implementation, policy, shape, dtype, last, seed=3, **options)
+    assert True in fills
+    assert (False in fills) == (name == "erasing"), "channels_last pixels of several values are left to torch"
+
+
+def test_boxes_of_a_plan_reach_no_memory_outside() -> None:
+    x = torch.zeros(3, 1, 4, 4)
+    plan = fusedmix.fused_cutout(x, length=2, return_plan=True)[1]
+    for edges in ((-5, -5, 99, 99), (3, 3, 1, 1), (9, 9, 12, 12)):
+        plan.packed[:, 4:8] = torch.tensor(edges)
+        assert plan.apply(x + 1).sum() == (0 if edges[0] == -5 else 48)
 
 
 def test_it_does_what_it_says_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
