@@ -101,7 +101,8 @@ def run(
     x, target, norm, replay, lam, box, partner = (
         None if t is None else t.to(device) for t in (x, target, norm, replay, lam, box, partner)
     )
-    out = x if in_place else poison(allocate_image(x, out_dtype, channels_last))
+    if not in_place:
+        out = poison(allocate_image(x, out_dtype, channels_last) if out is None else out.to(device))
     target_out = allocate_target(target, recipe)
     if target_out is not None:
         poison(target_out)

@@ -73,6 +73,26 @@ def test_blocks_and_threads(shape: tuple[int, ...], threads: int, monkeypatch: p
             assert_equal(run("cpu", x, y, recipe, seed=3, norm=norm, out_dtype=out_dtype), want, EXACT, (*case, "norm"))
 
 
+@pytest.mark.parametrize("skipped", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(6, 3, 70, 65), (9, 2, 3, 3), (4, 1, 2, 4097), (12, 3, 64, 64)], ids=str)
+def test_batches_larger_than_a_cache(shape: tuple[int, ...], skipped: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written a line at a time, from any address: `skipped` elements after one that torch gives."""
+    monkeypatch.setattr(native, "LARGE", 0)
+    norm = torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])[:, : shape[1]]
+    for (name, switch_prob), dtype, pairing, p in product(
+        METHODS.items(), (torch.float32, torch.uint8, torch.bfloat16), (FLIP, PERMUTE), (1.0, 0.5)
+    ):
+        recipe = Recipe(switch_prob=switch_prob, pairing=pairing, p=p)
+        x = images(shape, dtype)
+        around = torch.full((x.numel() + 2 * skipped,), 99, dtype=dtype)
+        out = around[skipped : skipped + x.numel()].view(shape)
+        for constants in (None, norm) if dtype == torch.float32 else (None,):
+            want, _ = expect(x, None, recipe, seed=5, norm=constants)
+            run("cpu", x, None, recipe, seed=5, norm=constants, out=out)
+            assert torch.equal(out, want.out), (name, dtype, pairing, p, constants)
+            assert bool((around[:skipped] == 99).all() and (around[skipped + x.numel() :] == 99).all())
+
+
 BOXES = {
     "erasing": RandomErasing(0.7, value=(1.0, 2.0, 3.0)),
     "erasing linear, several": RandomErasing(1.0, (0.05, 0.9), (0.1, 5.0), "linear", max_count=4, value=9.0),

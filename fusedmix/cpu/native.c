@@ -1,13 +1,21 @@
 /* The inner loops of mixup, CutMix and erased boxes on a CPU, with the reference's arithmetic: to be built without
 contraction. */
 
+#define _DEFAULT_SOURCE
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
 
 enum { UINT8, FLOAT32, BFLOAT16, COPIED };        /* COPIED: two bytes an element, of any type */
 enum { BLOCK = 4096 };                            /* elements that are worked on at a time */
+enum { LINE = 64 };                               /* bytes of a line of the cache */
+enum { SHORT = 1 << 10, AHEAD = 1 << 12 };        /* bytes written past the cache at a time, read so far ahead */
 static const int SIZES[] = {1, 4, 2, 2};          /* bytes of an element */
 
 typedef struct {
@@ -269,7 +277,84 @@ typedef struct {
     int64_t planes, height, width;                /* of a sample, in the order of memory */
     const int64_t *method, *partner, *box;        /* box: [batch, 4], or NULL */
     const float *lam, *norm;                      /* norm: mean [planes], inverse std [planes], or NULL */
+    int streams;                                  /* whether out is written past the cache */
 } Job;
+
+typedef float Lanes __attribute__((vector_size(32)));
+typedef Lanes AnyLanes __attribute__((aligned(4), may_alias));      /* at any float */
+
+/* to: aligned. */
+static inline void stream(void *to, Lanes value)
+{
+#ifdef __AVX__
+    _mm256_stream_ps(to, (__m256)value);
+#else
+    *(AnyLanes *)to = value;
+#endif
+}
+
+/* After a thread's last `stream`. */
+static void fence(void)
+{
+#ifdef __AVX__
+    _mm_sfence();
+#endif
+}
+
+/* Whether the pages of memory at `to` are there already: new ones come through the cache. */
+static int is_warm(const char *to, int64_t size)
+{
+    unsigned char there = 0;
+    uintptr_t page = sysconf(_SC_PAGESIZE), at = ((uintptr_t)to + size / 2) & ~(page - 1);
+#ifdef __linux__
+    if (mincore((void *)at, page, &there))
+        return 0;
+#endif
+    return there & 1;
+}
+
+/* Writes bytes from several places to one, a line at a time. */
+typedef struct {
+    char *line, held[LINE];                       /* held: what the line at `line` is to get */
+    int64_t first, end;                           /* of `held`, what is known */
+} Stream;
+
+static Stream stream_to(char *to)
+{
+    int64_t first = (uintptr_t)to % LINE;
+    return (Stream){to - first, {0}, first, first};
+}
+
+static void stream_line(char *line, const char *from)
+{
+    for (int64_t at = 0; at < LINE; at += sizeof(Lanes))
+        stream(line + at, *(const AnyLanes *)(from + at));
+}
+
+static void flush(Stream *s)
+{
+    if (s->end - s->first == LINE)
+        stream_line(s->line, s->held);
+    else
+        memcpy(s->line + s->first, s->held + s->first, s->end - s->first);
+    s->line += LINE, s->first = s->end = 0;
+}
+
+static void put(Stream *s, const char *from, int64_t n)
+{
+    if (s->end) {
+        int64_t m = n < LINE - s->end ? n : LINE - s->end;
+        memcpy(s->held + s->end, from, m);
+        s->end += m, from += m, n -= m;
+        if (s->end < LINE)
+            return;
+        flush(s);
+    }
+    for (; n >= LINE; n -= LINE, from += LINE, s->line += LINE)
+        stream_line(s->line, from);
+    memcpy(s->held, from, n);
+    s->end = n;
+}
 
 static int blends(const Job *job, int64_t i)
 {
@@ -341,6 +426,24 @@ static Box box_of(const Job *job, int64_t i, int64_t first, int64_t last)
     return found;
 }
 
+/* Rows [first, last) of a plane of a sample that is copied, past the cache; `other`: the same rows of its partner. */
+static void stream_rows(const Job *job, int64_t i, int64_t plane, int64_t first, int64_t last, const char *other)
+{
+    int64_t size = SIZES[job->in_type], at = (plane * job->height + first) * job->width * size;
+    int64_t n = (last - first) * job->width * size, done = 0;
+    const char *own = job->x + i * job->x_stride + at;
+    Stream to = stream_to(job->out + i * job->out_stride + at);
+    Box box = box_of(job, i, first, last);
+    for (int64_t row = box.top; row < box.bottom; row++) {
+        int64_t start = ((row - first) * job->width + box.left) * size, length = (box.right - box.left) * size;
+        put(&to, own + done, start - done);
+        put(&to, other + start, length);
+        done = start + length;
+    }
+    put(&to, own + done, n - done);
+    flush(&to);
+}
+
 /* Rows [first, last) of a plane of sample i; `other`: the same rows of its partner. */
 static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, int64_t last, const char *other,
                      float *room)
@@ -353,6 +456,10 @@ static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, in
         blend(job, plane, job->lam[i], own, other, to, n, room);
         return;
     }
+    if (job->streams && job->in_type == job->out_type && !job->norm) {
+        stream_rows(job, i, plane, first, last, other);
+        return;
+    }
     convert(job, plane, own, to, n, room);
     Box box = box_of(job, i, first, last);
     for (int64_t row = box.top; row < box.bottom; row++) {
@@ -360,6 +467,43 @@ static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, in
         convert(job, plane, other + start * in_size, to + start * out_size, box.right - box.left, room);
     }
 }
+
+#define MIXED(type, big, small, w, k)                                                               \
+    ((*(const type *)(big + k) + w * (*(const type *)(small + k) - *(const type *)(big + k)) - mean) * inverse_std)
+
+/* Two samples of float32 mixed with each other, in one pass; out may be x. */
+static void blend_both(const Job *job, int64_t i, int64_t j)
+{
+    int64_t n = job->height * job->width;
+    const float *x = (const float *)(job->x + i * job->x_stride), *y = (const float *)(job->x + j * job->x_stride);
+    float *to = (float *)(job->out + i * job->out_stride), *other_to = (float *)(job->out + j * job->out_stride);
+    float u = job->lam[i], v = job->lam[j], mean = 0, inverse_std = 1;
+    float w = u < 0.5f ? u : 1 - u, other_w = v < 0.5f ? v : 1 - v;
+    for (int64_t plane = 0; plane < job->planes; plane++, x += n, y += n, to += n, other_to += n) {
+        const float *big = u < 0.5f ? y : x, *small = u < 0.5f ? x : y;
+        const float *other_big = v < 0.5f ? x : y, *other_small = v < 0.5f ? y : x;
+        int64_t lanes = sizeof(Lanes) / sizeof(float), k = 0, head = -(uintptr_t)to / sizeof(float) % lanes;
+        int streams = job->streams && ((uintptr_t)to - (uintptr_t)other_to) % sizeof(Lanes) == 0;
+        if (job->norm)
+            mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+        while (k < n) {
+            if (k < head || k + lanes > n) {
+                float mixed = MIXED(float, big, small, w, k), other = MIXED(float, other_big, other_small, other_w, k);
+                to[k] = mixed, other_to[k] = other, k++;
+                continue;
+            }
+            Lanes mixed = MIXED(AnyLanes, big, small, w, k);
+            Lanes other = MIXED(AnyLanes, other_big, other_small, other_w, k);
+            if (streams) {
+                stream(to + k, mixed), stream(other_to + k, other);
+            } else {
+                *(AnyLanes *)(to + k) = mixed, *(AnyLanes *)(other_to + k) = other;
+            }
+            k += lanes;
+        }
+    }
+}
+#undef MIXED
 
 /* What sample i takes from the rows at `from`, set aside at the same places of `aside`. */
 static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, const char *from, char *aside)
@@ -379,15 +523,15 @@ static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, co
 /* Mixes a batch into `out`, which may be x.
 
 mate: samples that are worked on together, each the other's. partner: itself or the mate, or in a batch that is not
-mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. Returns 0; 1 where memory lacks; 2, with
-nothing written, where these samples can't be mixed so. */
+mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. large: whether caches can't hold the
+batch. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
 int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
                  int64_t batch, int64_t planes, int64_t height, int64_t width, const int64_t *method,
                  const float *lam, const int64_t *partner, const int64_t *mate, const int64_t *box, const float *norm,
-                 int threads)
+                 int large, int threads)
 {
     Job job = {x, out, in_type, out_type, x_stride, out_stride, planes, height, width, method, partner, box, lam,
-               norm};
+               norm, 0};
     int64_t rows = width < BLOCK ? BLOCK / width : 1;
     int failed = 0, mutual = 1, in_place = x == out;
     for (int64_t i = 0; i < batch; i++) {
@@ -397,6 +541,11 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
     }
     if (in_place && !mutual)
         return 2;
+    int64_t row_bytes = width * SIZES[in_type];
+    int64_t written = (batch - 1) * out_stride + planes * height * width * SIZES[out_type];
+    job.streams = large && !in_place && is_warm(out, written);
+    if (job.streams)
+        rows = row_bytes < SHORT ? SHORT / row_bytes : 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         float *room = malloc((2 * BLOCK + in_place * rows * width) * sizeof(float));
@@ -410,11 +559,20 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
             int64_t j = mutual ? mate[i] : i;
             if (j < i || !room)                   /* the first of the two takes care of both */
                 continue;
+            if (j != i && in_type == FLOAT32 && out_type == FLOAT32 && partner[i] == j && partner[j] == i &&
+                blends(&job, i) && blends(&job, j)) {
+                blend_both(&job, i, j);
+                continue;
+            }
             for (int64_t plane = 0; plane < planes; plane++)
                 for (int64_t first = 0; first < height; first += rows) {
                     int64_t last = first + rows < height ? first + rows : height;
                     int64_t at = (plane * height + first) * width * SIZES[in_type];
                     const char *for_i = job.x + partner[i] * x_stride + at, *for_j = job.x + partner[j] * x_stride + at;
+                    for (int64_t near = 0; job.streams && near < rows * row_bytes; near += LINE) {
+                        __builtin_prefetch(job.x + i * x_stride + at + AHEAD + near);
+                        __builtin_prefetch(job.x + j * x_stride + at + AHEAD + near);
+                    }
                     if (in_place && partner[j] == i && j != i) {
                         set_aside(&job, j, first, last, for_j, aside);
                         for_j = aside;
@@ -425,6 +583,7 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
                 }
         }
         free(room);
+        fence();
     }
     return failed;
 }

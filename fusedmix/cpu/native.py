@@ -36,6 +36,7 @@ TYPES = {torch.uint8: 0, torch.float32: 1, torch.bfloat16: 2}
 COPIED = {1: 0, 4: 1, 2: 3}  # by bytes an element, where nothing is computed
 NO_MEMORY = 1  # a status of native.c
 ONE_THREAD = 1 << 18  # bytes of a batch below which waking a thread costs more than it saves
+LARGE = 1 << 25  # bytes of a batch from which writing past the caches is faster
 
 
 REALS = {
@@ -119,7 +120,7 @@ def load(folder: Path) -> ctypes.CDLL:
     functions: tuple[tuple[Any, Any, list[Any]], ...] = (
         (found.fusedmix_words, None, [ctypes.c_uint64, ctypes.c_uint64, size, pointer, pointer, size, pointer]),
         (found.fusedmix_draw, None, [pointer, ctypes.c_uint64, ctypes.c_uint64, size, size, number, *[pointer] * 7]),
-        (found.fusedmix_mix, number, [pointer, pointer, number, number, *[size] * 6, *[pointer] * 6, number]),
+        (found.fusedmix_mix, number, [pointer, pointer, number, number, *[size] * 6, *[pointer] * 6, number, number]),
         (
             found.fusedmix_fitting,
             None,
@@ -206,7 +207,7 @@ def mix(
         library.fusedmix_mix(
             x.data_ptr(), out.data_ptr(), *types, x.stride(0) * x.element_size(), out.stride(0) * out.element_size(),
             len(x), *sizes, *(None if a is None else a.ctypes.data for a in (method, lam, partner, mate, box)),
-            None if norm is None else norm.data_ptr(), threads_for(x.nbytes),
+            None if norm is None else norm.data_ptr(), out.nbytes >= LARGE, threads_for(x.nbytes),
         )
     )  # fmt: skip
 
