@@ -612,33 +612,42 @@ int fusedmix_one_hot(const int64_t *classes, const int64_t *partner, const float
     return 0;
 }
 
-/* Fills the boxes [batch, count, 4] of the samples whose `row` of value, [rows, planes] of `size` bytes, is not -1. */
-void fusedmix_fill(char *out, int64_t size, int64_t stride, int64_t batch, int64_t planes, int64_t height,
-                   int64_t width, const int64_t *box, int64_t count, const int64_t *row, const char *value, int threads)
+/* Fills n bytes with a line's, which repeats from wherever an element begins. */
+static void fill_row(char *to, int64_t n, const char *line, int streams)
 {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < batch; i++)
-        for (int64_t k = 0; k < count && row[i] >= 0; k++) {
-            const int64_t *edge = box + 4 * (i * count + k);
-            int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
-            int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
-            for (int64_t plane = 0; plane < planes; plane++) {
-                const char *filling = value + (row[i] * planes + plane) * size;
-                for (int64_t y = top; y < bottom; y++) {
-                    char *to = out + i * stride + ((plane * height + y) * width + left) * size;
-                    uint32_t four;
-                    uint16_t two;
-                    if (size == 4) {
-                        memcpy(&four, filling, 4);
-                        for (int64_t x = 0; x < right - left; x++)
-                            ((uint32_t *)to)[x] = four;
-                    } else if (size == 2) {
-                        memcpy(&two, filling, 2);
-                        for (int64_t x = 0; x < right - left; x++)
-                            ((uint16_t *)to)[x] = two;
-                    } else
-                        memset(to, *filling, right - left);
+    int64_t head = -(uintptr_t)to % LINE;
+    head = head < n ? head : n;
+    memcpy(to, line, head);
+    for (to += head, n -= head; n >= LINE; to += LINE, n -= LINE)
+        if (streams)
+            stream_line(to, line);
+        else
+            memcpy(to, line, LINE);
+    memcpy(to, line, n);
+}
+
+/* Fills the boxes [batch, count, 4] of the samples whose `row` of value, [rows, planes] of `size` bytes, is not -1.
+large: whether caches can't hold the batch. */
+void fusedmix_fill(char *out, int64_t size, int64_t stride, int64_t batch, int64_t planes, int64_t height,
+                   int64_t width, const int64_t *box, int64_t count, const int64_t *row, const char *value, int large,
+                   int threads)
+{
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < batch; i++)
+            for (int64_t k = 0; k < count && row[i] >= 0; k++) {
+                const int64_t *edge = box + 4 * (i * count + k);
+                int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
+                int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
+                for (int64_t plane = 0; plane < planes; plane++) {
+                    char line[LINE], *to = out + i * stride + ((plane * height + top) * width + left) * size;
+                    for (int64_t at = 0; at < LINE; at += size)
+                        memcpy(line + at, value + (row[i] * planes + plane) * size, size);
+                    for (int64_t y = top; y < bottom; y++, to += width * size)
+                        fill_row(to, (right - left) * size, line, large);
                 }
             }
-        }
+        fence();
+    }
 }

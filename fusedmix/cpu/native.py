@@ -126,7 +126,7 @@ def load(folder: Path) -> ctypes.CDLL:
             None,
             [pointer, ctypes.c_uint64, ctypes.c_uint64, size, pointer, *[size] * 3, pointer, pointer, number, pointer],
         ),
-        (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number]),
+        (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
     )
     for function, result, arguments in functions:
@@ -264,6 +264,7 @@ def fill(library: ctypes.CDLL, out: Tensor, box: Array, row: Array, value: Tenso
         box.shape[1],
         row.ctypes.data,
         value.data_ptr(),
+        out.nbytes >= LARGE,
         threads_for(out.nbytes),
     )
     return True
