@@ -10,8 +10,7 @@ from fusedmix import recipe as codes
 from fusedmix import rng
 from fusedmix.layout import is_channels_last, sample_is_dense
 from fusedmix.recipe import (
-    KNOB_A,
-    KNOB_D,
+    KNOB_EDGE,
     METHOD_CUTOUT,
     METHOD_ERASING,
     METHOD_FMIX,
@@ -22,6 +21,8 @@ from fusedmix.recipe import (
     METHOD_NONE,
     METHOD_RESIZEMIX,
     METHOD_SMOOTHMIX,
+    MODE_BATCH,
+    MODE_PAIR,
     NOISE_NONE,
     NOISE_PIXEL,
     ROW_SHIFT,
@@ -34,7 +35,7 @@ from fusedmix.reference.family import (
     apply_family,
     chosen_cells,
     draw_family,
-    first_fitting,
+    dropped_region,
     pack,
     pixels,
     resized,
@@ -47,7 +48,8 @@ from fusedmix.reference.regions import grid_centre, nearest, normal, normals, so
 
 from . import native
 from .native import Array
-from .sampling import MASK64
+from .sampling import MASK64, mates
+from .sampling import unit as numpy_unit
 from .sampling import words as numpy_words
 
 SMALL_SAMPLE = 1 << 16  # float32 bytes below which passes over many samples beat a loop over them
@@ -62,19 +64,49 @@ def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[
     return tuple(torch.from_numpy(word.astype(np.int64)).view(index.shape) for word in drawn)
 
 
-def fitting(
-    words: Words, seed: int, offset: int, index: Tensor, stream: int, knob: Tensor, count: Tensor, linear: bool,
-    height: int, width: int,
+def dropped(
+    code: int, knob: Tensor, seed: int, offset: int, index: Tensor, streams: tuple[int, int], height: int, width: int,
+    words: Words,
 ) -> list[Tensor]:  # fmt: skip
-    """The reference's `first_fitting`, in C where there is a compiler."""
+    """The reference's `dropped_region`; boxes in C where there is a compiler."""
     library = native.library()
-    if library is None:
-        return first_fitting(words, seed, offset, index, stream, knob, count, linear, height, width)
-    edges = native.fitting(
-        library, seed & MASK64, offset & MASK64, index.numpy(), stream, knob[KNOB_A : KNOB_D + 1].numpy(),
-        count.numpy(), linear, height, width,
+    if library is None or not is_box(code):
+        return dropped_region(code, knob, seed, offset, index, streams, height, width, words)
+    boxes = native.holes(
+        library, code, knob.numpy(), seed & MASK64, offset & MASK64, index.numpy(), streams, height, width
+    )
+    return list(torch.from_numpy(boxes).flatten(1).unbind(1))
+
+
+def draw(
+    recipe: Recipe, knobs: Tensor, batch: int, height: int, width: int, seed: int, offset: int, sample_offset: int,
+    lam: Tensor | None, box: Tensor | None, partner: Tensor | None,
+) -> FamilyDraw:  # fmt: skip
+    """The reference's `draw_family`; boxes that are all there is to draw by numpy."""
+    library = native.library()
+    alone = len(recipe.choices) == 1 and is_box(recipe.choices[0]) and not recipe.erase
+    if library is None or not alone:
+        return draw_family(
+            recipe, knobs, batch, height, width, seed, offset, sample_offset, lam=lam, box=box, partner=partner,
+            words=words, dropping=dropped,
+        )  # fmt: skip
+    code, knob = recipe.choices[0], knobs[0].numpy()
+    mate = mates(recipe, seed, offset, sample_offset, batch, None if partner is None else partner.numpy())
+    i = np.arange(batch)
+    sample = np.zeros_like(i)
+    if recipe.mode != MODE_BATCH:
+        sample = sample_offset + (np.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
+    apply, key, _, _ = numpy_words(seed, offset, sample, rng.STREAM_SAMPLE)
+    here = numpy_unit(apply) < knob[KNOB_EDGE]
+    streams = rng.STREAM_REGION, rng.STREAM_HOLES
+    boxes = native.holes(library, code, knob, seed & MASK64, offset & MASK64, sample, streams, height, width)
+    slots = np.zeros((batch, recipe.slots), np.int64)
+    slots[:, : 4 * boxes.shape[1]] = np.where(here[:, None, None], boxes, 0).reshape(batch, 4 * boxes.shape[1])
+    region = (slots, np.where(here, key.astype(np.int64), 0), np.where(here, codes.row_code(code, 0), 0))
+    return FamilyDraw(
+        torch.from_numpy(np.where(here, method_of(code), METHOD_NONE).astype(np.int32)), torch.ones(batch),
+        torch.from_numpy(i), torch.from_numpy(mate), Region(*map(torch.from_numpy, region)), None,
     )  # fmt: skip
-    return [torch.from_numpy(edge) for edge in edges]
 
 
 def family_into(
@@ -90,10 +122,7 @@ def family_into(
         drawn = unpack(plan, recipe)
     else:
         assert knobs is not None
-        drawn = draw_family(
-            recipe, knobs, len(x), height, width, seed, offset, sample_offset, lam=lam, box=box, partner=partner,
-            words=words, fitting=fitting,
-        )  # fmt: skip
+        drawn = draw(recipe, knobs, len(x), height, width, seed, offset, sample_offset, lam, box, partner)
         if plan is not None:
             plan.copy_(pack(drawn))
 
@@ -156,8 +185,13 @@ def rows_of(drawn: FamilyDraw, part: slice | Tensor) -> FamilyDraw:
 Lists = tuple[list[list[int]], list[int], list[int]]
 
 
+def is_box(code: int) -> bool:
+    """True for the methods that drop boxes."""
+    return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING)
+
+
 def is_constant_box(code: int) -> bool:
-    return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING) and code >> codes.NOISE_SHIFT & 3 == NOISE_NONE
+    return is_box(code) and code >> codes.NOISE_SHIFT & 3 == NOISE_NONE
 
 
 class Samples:

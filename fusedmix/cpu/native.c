@@ -201,30 +201,55 @@ void fusedmix_draw(const Settings *s, uint64_t seed, uint64_t offset, int64_t sa
     }
 }
 
-/* As the reference's `first_fitting`. knob: areas, aspects. box: [n, 4]. */
-void fusedmix_fitting(const Settings *s, uint64_t seed, uint64_t offset, int64_t n, const int64_t *index,
-                      int64_t stream, int64_t stream_step, int64_t tries, const float *knob, const int64_t *count,
-                      int linear, int64_t *box)
+/* One try at Random Erasing's box, y0, x0, y1, x1: whether it fits. knob: areas, aspects; log_aspect: NULL where the
+aspect is drawn linearly. */
+static int erased_box(const Settings *s, const Words *w, const float *knob, const float *log_aspect, int64_t count,
+                      int64_t *box)
 {
-    float log_low = logarithm(s, knob[2]), log_high = logarithm(s, knob[3]);
+    float area = between(w->word[0], knob[0], knob[1]) * (float)(s->height * s->width) / (float)count;
+    float aspect = between(w->word[1], knob[2], knob[3]);
+    if (log_aspect) {
+        float power = between(w->word[1], log_aspect[0], log_aspect[1]);
+        aspect = decay(s, fabsf(power));
+        aspect = power > 0 ? 1 / aspect : aspect;
+    }
+    int64_t high = (int64_t)floorf(sqrtf(area * aspect) + 0.5f);
+    int64_t wide = (int64_t)floorf(sqrtf(area / aspect) + 0.5f);
+    if (high >= s->height || wide >= s->width)
+        return 0;
+    box[0] = below(w->word[2], s->height - high + 1), box[2] = box[0] + high;
+    box[1] = below(w->word[3], s->width - wide + 1), box[3] = box[1] + wide;
+    return 1;
+}
+
+/* As the reference's `holes`: boxes [n, holes, 4], of Random Erasing or of Cutout. stream: of the count, of the holes;
+step: between the streams of tries, and of holes. knob: of Random Erasing areas, aspects, counts; of Cutout the length. */
+void fusedmix_holes(const Settings *s, uint64_t seed, uint64_t offset, int64_t n, const int64_t *index,
+                    const int64_t *stream, const int64_t *step, int64_t tries, const float *knob, int erasing,
+                    int linear, int64_t holes, int64_t *boxes)
+{
+    float log_aspect[2] = {logarithm(s, knob[2]), logarithm(s, knob[3])};
+    memset(boxes, 0, n * holes * 4 * sizeof(int64_t));
     for (int64_t i = 0; i < n; i++) {
-        int64_t *found = box + 4 * i;
-        memset(found, 0, 4 * sizeof(int64_t));
-        for (int64_t attempt = 0; attempt < tries; attempt++) {
-            Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)(stream + stream_step * attempt));
-            float area = between(w.word[0], knob[0], knob[1]) * (float)(s->height * s->width) / (float)count[i];
-            float aspect = between(w.word[1], knob[2], knob[3]);
-            if (!linear) {
-                float power = between(w.word[1], log_low, log_high);
-                aspect = decay(s, fabsf(power));
-                aspect = power > 0 ? 1 / aspect : aspect;
+        int64_t count = holes;
+        if (erasing) {
+            Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)stream[0]);
+            int64_t least = (int64_t)knob[4], more = (int64_t)knob[5] - least;
+            count = least + below(w.word[0], more > 0 ? more + 1 : 1);
+        }
+        for (int64_t hole = 0; hole < count && hole < holes; hole++) {
+            int64_t *box = boxes + 4 * (i * holes + hole), first = stream[1] + step[1] * hole;
+            for (int64_t attempt = 0; erasing && attempt < tries; attempt++) {
+                Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)(first + step[0] * attempt));
+                if (erased_box(s, &w, knob, linear ? NULL : log_aspect, count, box))
+                    break;
             }
-            int64_t high = (int64_t)floorf(sqrtf(area * aspect) + 0.5f);
-            int64_t wide = (int64_t)floorf(sqrtf(area / aspect) + 0.5f);
-            if (high < s->height && wide < s->width) {
-                found[0] = below(w.word[2], s->height - high + 1), found[2] = found[0] + high;
-                found[1] = below(w.word[3], s->width - wide + 1), found[3] = found[1] + wide;
-                break;
+            for (int axis = 0; axis < 2 && !erasing; axis++) {
+                Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)first);
+                int64_t side = axis ? s->width : s->height, centre = below(w.word[2 + axis], side);
+                int64_t half = (int64_t)knob[0] / 2;
+                box[axis] = clamp(centre - half, 0, side);
+                box[2 + axis] = clamp(centre + half, 0, side);
             }
         }
     }

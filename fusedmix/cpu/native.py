@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fusedmix import rng
 from fusedmix.layout import is_channels_last
-from fusedmix.recipe import Recipe, side_range
+from fusedmix.recipe import FLAG_LINEAR, KNOB_A, METHOD_ERASING, Recipe, count_of, has_flag, method_of, side_range
 
 Array = NDArray
 
@@ -117,14 +117,15 @@ def load(folder: Path) -> ctypes.CDLL:
             os.replace(built, path)
     found = ctypes.CDLL(str(path))
     size, number, real, pointer = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+    counter = (ctypes.c_uint64, ctypes.c_uint64)
     functions: tuple[tuple[Any, Any, list[Any]], ...] = (
-        (found.fusedmix_words, None, [ctypes.c_uint64, ctypes.c_uint64, size, pointer, pointer, size, pointer]),
-        (found.fusedmix_draw, None, [pointer, ctypes.c_uint64, ctypes.c_uint64, size, size, number, *[pointer] * 7]),
+        (found.fusedmix_words, None, [*counter, size, pointer, pointer, size, pointer]),
+        (found.fusedmix_draw, None, [pointer, *counter, size, size, number, *[pointer] * 7]),
         (found.fusedmix_mix, number, [pointer, pointer, number, number, *[size] * 6, *[pointer] * 6, number, number]),
         (
-            found.fusedmix_fitting,
+            found.fusedmix_holes,
             None,
-            [pointer, ctypes.c_uint64, ctypes.c_uint64, size, pointer, *[size] * 3, pointer, pointer, number, pointer],
+            [pointer, *counter, size, *[pointer] * 3, size, pointer, number, number, size, pointer],
         ),
         (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
@@ -226,18 +227,20 @@ def one_hot(
     )  # fmt: skip
 
 
-def fitting(
-    library: ctypes.CDLL, seed: int, offset: int, index: Array, stream: int, knob: Array, count: Array, linear: bool,
+def holes(
+    library: ctypes.CDLL, code: int, knob: Array, seed: int, offset: int, index: Array, streams: tuple[int, int],
     height: int, width: int,
 ) -> Array:  # fmt: skip
-    """As the reference's `first_fitting`: int64 [4, n]."""
-    index, count = np.ascontiguousarray(index, np.int64), np.ascontiguousarray(count, np.int64)
-    box, knob = np.empty((len(index), 4), np.int64), np.ascontiguousarray(knob, np.float32)
-    library.fusedmix_fitting(
-        ctypes.byref(settings_of(Recipe(), height, width)), seed, offset, len(index), index.ctypes.data, stream,
-        rng.STREAM_STEP, rng.TRIES, knob.ctypes.data, count.ctypes.data, linear, box.ctypes.data,
+    """The boxes of Cutout or Random Erasing, as the reference's `holes`: int64 [n, holes, 4]."""
+    index, knob = np.ascontiguousarray(index, np.int64), np.ascontiguousarray(knob[KNOB_A:], np.float32)
+    boxes = np.empty((len(index), count_of(code), 4), np.int64)
+    stream, step = np.array(streams), np.array([rng.STREAM_STEP, rng.STREAM_STEP * rng.TRY_STEP])
+    library.fusedmix_holes(
+        ctypes.byref(settings_of(Recipe(), height, width)), seed, offset, len(index), index.ctypes.data,
+        stream.ctypes.data, step.ctypes.data, rng.TRIES, knob.ctypes.data, method_of(code) == METHOD_ERASING,
+        has_flag(code, FLAG_LINEAR), boxes.shape[1], boxes.ctypes.data,
     )  # fmt: skip
-    return box.T
+    return boxes
 
 
 def fill(library: ctypes.CDLL, out: Tensor, box: Array, row: Array, value: Tensor) -> bool:

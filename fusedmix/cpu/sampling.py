@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fusedmix import rng
 from fusedmix.recipe import (
+    ALONE,
     EXACT,
     FLIP,
     GIVEN,
@@ -188,6 +189,8 @@ def mates(recipe: Recipe, seed: int, offset: int, sample_offset: int, batch: int
         return np.where((given >= 0) & (given < batch), given, i)
     if recipe.pairing == ROLL:
         return (i - 1) % batch
+    if recipe.pairing == ALONE:
+        return i
     if recipe.pairing == MATCHING:
         h = (word(seed, offset, sample_offset, rng.STREAM_MATCHING)[0] * (batch - 1 + batch % 2)) >> 32
         return matching(h, i, batch)

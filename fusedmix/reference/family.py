@@ -85,7 +85,7 @@ class FamilyDraw(NamedTuple):
     erased: Region | None
 
 
-Fitting = Callable[..., list[Tensor]]  # `first_fitting` below, or a faster one
+Dropping = Callable[..., list[Tensor]]  # `dropped_region` below, or a faster one
 
 
 def no_boxes(i: Tensor, count: int) -> list[Tensor]:
@@ -109,7 +109,7 @@ def first_fitting(
 
 def holes(
     code: int, knob: Tensor, seed: int, offset: int, index: Tensor, stream: int, count: Tensor, height: int,
-    width: int, words: Words, fitting: Fitting,
+    width: int, words: Words,
 ) -> list[Tensor]:  # fmt: skip
     """The boxes of Cutout or Random Erasing, empty beyond `count` and where ten tries did not fit."""
     slots: list[Tensor] = []
@@ -122,14 +122,14 @@ def holes(
             slots += [y0, x0, y1, x1]
             continue
         linear = codes.has_flag(code, codes.FLAG_LINEAR)
-        edges = fitting(words, seed, offset, index, first, knob, count, linear, height, width)
+        edges = first_fitting(words, seed, offset, index, first, knob, count, linear, height, width)
         slots += [torch.where(hole < count, edge, 0) for edge in edges]
     return slots
 
 
 def dropped_region(
     code: int, knob: Tensor, seed: int, offset: int, index: Tensor, streams: tuple[int, int], height: int, width: int,
-    words: Words, fitting: Fitting,
+    words: Words,
 ) -> list[Tensor]:  # fmt: skip
     """Slots of a method that drops a region."""
     region_stream, hole_stream = streams
@@ -153,7 +153,7 @@ def dropped_region(
     if method == METHOD_ERASING:
         low, high = knob[KNOB_E].long(), knob[KNOB_F].long()
         count = low + below(word_0, (high - low + 1).clamp(min=1))
-    return holes(code, knob, seed, offset, index, hole_stream, count, height, width, words, fitting)
+    return holes(code, knob, seed, offset, index, hole_stream, count, height, width, words)
 
 
 def mixed_region(
@@ -244,12 +244,12 @@ def draw_family(
     box: Tensor | None = None,
     partner: Tensor | None = None,
     words: Words = philox_words,
-    fitting: Fitting = first_fitting,
+    dropping: Dropping = dropped_region,
 ) -> FamilyDraw:
     """Draws every sample's method, lam, partner and regions, on the CPU; what the caller gave is not drawn.
 
-    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox, `fitting`
-    a faster `first_fitting`.
+    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox, `dropping`
+    a faster `dropped_region`.
     """
     knobs = knobs.cpu()
     i = torch.arange(batch)
@@ -272,7 +272,7 @@ def draw_family(
             drawn, this_lam, mixes = no_boxes(i, 1), torch.ones(batch), False
         elif codes.drops(method_of(choice)):
             streams = rng.STREAM_REGION, rng.STREAM_HOLES
-            drawn = dropped_region(choice, knob, seed, offset, sample, streams, height, width, words, fitting)
+            drawn = dropping(choice, knob, seed, offset, sample, streams, height, width, words)
             this_lam, mixes = torch.ones(batch), False
         else:
             drawn_lam = symmetric_beta(word_u, word_v, knob[KNOB_A].expand(batch)) if given is None else given
@@ -296,7 +296,7 @@ def draw_family(
         apply, key, _, _ = words(seed, offset, index, rng.STREAM_ERASE)
         here = unit(apply) < knob[KNOB_EDGE]
         streams = rng.STREAM_ERASE_REGION, rng.STREAM_ERASE_HOLES
-        drawn = dropped_region(recipe.erase, knob, seed, offset, index, streams, height, width, words, fitting)
+        drawn = dropping(recipe.erase, knob, seed, offset, index, streams, height, width, words)
         row = codes.row_code(recipe.erase, len(recipe.choices))
         erased = Region(
             torch.where(here[:, None], padded(drawn, recipe.erase_slots), 0), torch.where(here, key, 0),
