@@ -147,13 +147,13 @@ def check_destination(
 
 
 def check_out(
-    x: Tensor, out: object, shape: Sequence[int], out_dtype: torch.dtype | None, channels_last: bool | None,
+    x: Tensor, out: object, shape: tuple[int, ...], out_dtype: torch.dtype | None, channels_last: bool | None,
     differentiates: bool,
 ) -> None:  # fmt: skip
     """Refuses an `out` of the wrong kind or shape."""
     if not isinstance(out, Tensor):
         raise TypeError(f"out must be a Tensor, got {type(out).__name__}")
-    if tuple(out.shape) != tuple(shape):
+    if out.shape != shape:
         raise ValueError(f"out must have the shape of the result {list(shape)}, got {list(out.shape)}")
     if out.dtype != out_dtype:
         raise ValueError(f"out must be {out_dtype}, got {out.dtype}")
@@ -181,16 +181,14 @@ def check_writable(name: str, t: Tensor) -> None:
 
 def overlap(a: Tensor, b: Tensor) -> bool:
     """True when the memory spans of two tensors meet."""
-    if a.numel() == 0 or b.numel() == 0:
-        return False
-
-    def end(t: Tensor) -> int:
-        if t.is_contiguous():
-            return t.data_ptr() + t.nbytes
-        reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-        return t.data_ptr() + (reach + 1) * t.element_size()
-
-    return a.data_ptr() < end(b) and b.data_ptr() < end(a)
+    at_a, at_b = a.data_ptr(), b.data_ptr()
+    first, start, later = (a, at_a, at_b) if at_a <= at_b else (b, at_b, at_a)
+    if first.is_contiguous():
+        end = start + first.nbytes
+    else:
+        reach = sum((size - 1) * stride for size, stride in zip(first.shape, first.stride(), strict=True))
+        end = start + (reach + 1) * first.element_size()
+    return later < end and a.numel() > 0 and b.numel() > 0
 
 
 def check_values(

@@ -128,7 +128,9 @@ def family_into(
 
     x, written = x.detach(), out.detach()
     in_place = x.data_ptr() == out.data_ptr()
-    source = x.clone() if in_place and bool((drawn.partner != torch.arange(len(x))).any()) else x
+    source = x
+    if in_place and recipe.pairing != codes.ALONE and bool((drawn.partner != torch.arange(len(x))).any()):
+        source = x.clone()
     if recipe.has_box and x.numel() and 4 * x[0].numel() < SMALL_SAMPLE and not is_boxed(recipe):
         compute_small(source, written, drawn, recipe, norm, fill, field)
         return drawn
