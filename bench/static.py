@@ -9,20 +9,25 @@ program has tiles. Instructions are spread over the elements that a program writ
                  float32 ones over theirs, integer multiplications over 64 lanes, conversions and special functions over
                  16, loads and stores over 32, per clock and SM
 
-`margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. Bytes: each input byte is read
-once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and the runs
-on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
+`margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. It assumes that every tile
+takes every branch: a bound. Where it is above 1, `expected` weighs the blocks behind a branch with the share of the
+tiles that reach them in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
+is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
+the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
 """
 
 import argparse
 import json
 import math
+import os
 import re
+import subprocess
 import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from .paths import ROOT, Chain, place, share_of
+
 RESULT = ROOT / "bench" / "results" / "static.json"
 
 
@@ -54,18 +59,27 @@ class Instruction(NamedTuple):
     opcode: str
     predicated: bool
     jump: str | None
+    chain: Chain  # the statement it comes from, and those that called it, the kernel's first; empty: unknown
 
 
 def parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
     """Instructions of a disassembly, and the index that each label stands for."""
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
+    callers: list[tuple[str, str]] = []
+    ended = True
     for line in code.splitlines():
+        if source := re.search(r'//## File "([^"]+)", line (\d+)', line):
+            callers = [source.groups()] if ended else [*callers, source.groups()]
+            ended = False
+            continue
+        ended = True
         if label := re.match(r"(\.L_x_\d+):", line.strip()):
             labels[label[1]] = len(instructions)
         elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", line):
             jump = re.search(r"\.L_x_\d+", found[3]) if found[2].startswith("BRA") else None
-            instructions.append(Instruction(found[2], bool(found[1]), jump[0] if jump else None))
+            chain = tuple(filter(None, (place(file, int(number)) for file, number in reversed(callers))))
+            instructions.append(Instruction(found[2], bool(found[1]), jump[0] if jump else None, chain))
     return instructions, labels
 
 
@@ -83,16 +97,48 @@ def successors(instructions: list[Instruction], labels: dict[str, int]) -> list[
     return result
 
 
-def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:
-    """The longest path from `start` to `end`, or to an exit."""
-    length: dict[int, int] = {}
+def weights(
+    instructions: list[Instruction], follows: list[list[int]], start: int, end: int, shares: dict[str, float]
+) -> list[float]:
+    """The share of the tiles that reach each instruction of a loop; 1 for what is not known to be left out by some.
+
+    What is on every path is always reached. The rest comes in blocks, which are reached as often as the statement that
+    is reached most often of those that not all tiles reach: compilers move others into blocks.
+    """
+    before, behind = [0] * len(instructions), [0] * len(instructions)  # paths from the start, and to the end
+    before[start] = behind[end] = 1
+    for n in range(start, end):
+        for m in follows[n]:
+            if m <= end:
+                before[m] += before[n]
+    for n in range(end - 1, start - 1, -1):
+        behind[n] = sum(behind[m] for m in follows[n] if m <= end)
+    result = [1.0] * len(instructions)
+    entered = {m for n in range(start, end) for m in follows[n] if m != n + 1}
+    n = start
+    while n <= end:
+        last = n
+        while last < end and follows[last] == [last + 1] and last + 1 not in entered:
+            last += 1
+        if before[n] * behind[n] < before[end]:
+            found = {share_of(instructions[m].chain, shares) for m in range(n, last + 1) if instructions[m].chain}
+            share = max((s for s in found if s < 1), default=1.0)
+            result[n : last + 1] = [share] * (last + 1 - n)
+        n = last + 1
+    return result
+
+
+def longest(follows: list[list[int]], start: int, end: int | None, weight: list[float] | None = None) -> list[int]:
+    """The path from `start` to `end`, or to an exit, that has the most instructions, or the largest sum of weights."""
+    length: dict[int, float] = {}
     last = len(follows) - 1 if end is None else end
     for n in range(last, start - 1, -1):
         reach = [length[m] for m in follows[n] if m in length]
+        own = 1.0 if weight is None else weight[n]
         if n == end or (end is None and not follows[n]):
-            length[n] = 1
+            length[n] = own
         elif reach:
-            length[n] = 1 + max(reach)
+            length[n] = own + max(reach)
     path, n = [], start
     while True:
         path.append(n)
@@ -102,23 +148,24 @@ def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:
         n = max(following, key=length.__getitem__)
 
 
-def kinds(instructions: list[Instruction], path: list[int]) -> dict[str, int]:
-    counts = dict(all=len(path), special=0, memory=0, fma=0, imad=0, alu=0, stores=0)
+def kinds(instructions: list[Instruction], path: list[int], weight: list[float] | None = None) -> dict[str, float]:
+    counts = dict.fromkeys(("all", "special", "memory", "fma", "imad", "alu", "stores"), 0.0)
     for n in path:
-        opcode = instructions[n].opcode
+        opcode, share = instructions[n].opcode, 1.0 if weight is None else weight[n]
+        counts["all"] += share
         kind = "special" if opcode.startswith(SPECIAL) else "memory" if opcode.startswith(MEMORY) else None
         kind = kind or ("fma" if opcode.startswith(FMA) else None)
         if kind is None and not opcode.startswith(("BRA", "EXIT", "NOP", "BSSY", "BSYNC", "U", "S2", "R2UR", "BAR")):
             kind = "alu"
         if kind:
-            counts[kind] += 2 if opcode.startswith(TWO_LANES) else 1
-        counts["imad"] += opcode.startswith("IMAD")
-        counts["stores"] += opcode.startswith("STG")
+            counts[kind] += share * (2 if opcode.startswith(TWO_LANES) else 1)
+        counts["imad"] += share * opcode.startswith("IMAD")
+        counts["stores"] += share * opcode.startswith("STG")
     return counts
 
 
-def dynamic_counts(code: str, stores_needed: int) -> dict[str, float]:
-    """Instructions of one thread of an image program, by kind."""
+def dynamic_counts(code: str, stores_needed: int, shares: dict[str, float]) -> dict[str, float]:
+    """Instructions of one thread of an image program, by kind. shares: see bench/paths.py."""
     instructions, labels = parse(code)
     follows = successors(instructions, labels)
     loops = []
@@ -128,10 +175,13 @@ def dynamic_counts(code: str, stores_needed: int) -> dict[str, float]:
             if body[-1] == n and any(instructions[m].opcode.startswith("STG") for m in body):
                 loops.append((labels[instruction.jump], n, body))
     if not loops:  # the only tile, or all of them unrolled: the longest path is the image path or an upper bound of it
-        return {k: float(v) for k, v in kinds(instructions, longest(follows, 0, None)).items()}
+        return kinds(instructions, longest(follows, 0, None))
     header, end, body = max(loops, key=lambda loop: len(loop[2]))
+    weight = weights(instructions, follows, header, end, shares) if shares else None
+    if weight is not None:
+        body = longest(follows, header, end, weight)
     outside = longest(follows, 0, header)[:-1] + longest(follows, end, None)[1:]
-    once, each = kinds(instructions, outside), kinds(instructions, body)
+    once, each = kinds(instructions, outside), kinds(instructions, body, weight)
     trips = max(1.0, (stores_needed - once["stores"]) / each["stores"])
     return {k: once[k] + trips * each[k] for k in once}
 
@@ -144,14 +194,27 @@ def bytes_per_element(variant: Any) -> float:
     return read + (variant.out_dtype or variant.x_dtype).itemsize
 
 
+def margin_of(per_element: dict[str, float], moved: float, gpu: Gpu) -> tuple[float, str]:
+    """Issue time / memory time, and what is issued the longest."""
+    lanes = {"all": 128, "alu": gpu.alu_lanes, "fma": gpu.fp32_lanes, "imad": 64, "special": 16, "memory": 32}
+    cycles, limit = max((per_element[kind] / n, kind) for kind, n in lanes.items())
+    issue = cycles / (gpu.sms * gpu.clock * 1e9)
+    return round(issue * gpu.bandwidth / moved, 3), limit
+
+
+def is_limited(figures: dict[str, Any]) -> bool:
+    """Whether issue takes longer than memory, where tiles take the branches that are expected of them."""
+    return figures.get("expected", figures["margin"]) >= 1
+
+
 def kernel_names(prepared: Any) -> list[str]:
     """Names of the compile-time constants of a prepared launch."""
     names = prepared.kernel.arg_names
     return names[names.index("ALIGN") :]
 
 
-def analyse(variant: Any, target: str, kernel: Any = None) -> dict[str, Any]:
-    """Code figures of a variant on one target, and margins on the GPUs that have it."""
+def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, float] | None = None) -> dict[str, Any]:
+    """Code figures of a variant on one target, and margins on the GPUs that have it. shares: see bench/paths.py."""
     from codegen import TARGETS, compile_variant, disassemble, nvidia_report, prepared_for, shape_of
 
     from fusedmix.recipe import EXACT
@@ -171,9 +234,12 @@ def analyse(variant: Any, target: str, kernel: Any = None) -> dict[str, Any]:
     elements = sample * variant.shape[0] / working  # written by a working program
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
-    counts = dynamic_counts(disassemble(kernel), round(elements * itemsize / (store_bytes * threads)))
+    code, stores = disassemble(kernel), round(elements * itemsize / (store_bytes * threads))
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.
-    per_element = {k: v * threads / elements for k, v in counts.items() if k != "stores"}
+    per_element, expected = (
+        {k: v * threads / elements for k, v in dynamic_counts(code, stores, weighing).items() if k != "stores"}
+        for weighing in ({}, shares or {})
+    )
     warps = threads // 32
     resident = min(MAX_BLOCKS, MAX_WARPS // warps, REGISTERS // (report["registers"] * threads))
     accesses = {**{("load", k): v for k, v in report["loads"].items()},
@@ -187,11 +253,10 @@ def analyse(variant: Any, target: str, kernel: Any = None) -> dict[str, Any]:
     }  # fmt: skip
     for name, gpu in GPUS.items():
         if gpu.target == target:
-            lanes = {"all": 128, "alu": gpu.alu_lanes, "fma": gpu.fp32_lanes, "imad": 64, "special": 16, "memory": 32}
-            cycles, limit = max((per_element[kind] / n, kind) for kind, n in lanes.items())
-            memory = moved / gpu.bandwidth
-            issue = cycles / (gpu.sms * gpu.clock * 1e9)
-            result[name] = {"margin": round(issue / memory, 3), "busiest": limit}
+            margin, limit = margin_of(per_element, moved, gpu)
+            result[name] = {"margin": margin, "busiest": limit}
+            if shares and margin >= 1:
+                result[name]["expected"] = margin_of(expected, moved, gpu)[0]
     return result
 
 
@@ -201,22 +266,53 @@ def model() -> dict[str, Any]:
     import triton
     from codegen_variants import HOT
 
-    variants: dict[str, Any] = {}
-    for name, variant in HOT.items():
-        entry: dict[str, Any] = {}
-        for target in dict.fromkeys(gpu.target for gpu in GPUS.values()):
-            figures = analyse(variant, target)
-            entry |= {gpu: figures.pop(gpu) for gpu in GPUS if gpu in figures}
-            entry[target] = figures
-        variants[name] = entry
+    variants = {name: entry_of(variant) for name, variant in HOT.items()}
+    limited = [name for name, entry in variants.items() if any(is_limited(entry[gpu]) for gpu in GPUS)]
+    shares = counted([name for name in limited if branches(HOT[name])])
+    for name in shares:
+        variants[name] = entry_of(HOT[name], shares[name])
     return {"triton": triton.__version__, "note": "a model of the compiled code, not a measurement", "gpus": list(GPUS),
-            "variants": variants}  # fmt: skip
+            "variants": variants, "shares": shares}  # fmt: skip
+
+
+def entry_of(variant: Any, shares: dict[str, float] | None = None) -> dict[str, Any]:
+    """Figures of a variant on all targets."""
+    entry: dict[str, Any] = {}
+    for target in dict.fromkeys(gpu.target for gpu in GPUS.values()):
+        figures = analyse(variant, target, shares=shares)
+        entry |= {gpu: figures.pop(gpu) for gpu in GPUS if gpu in figures}
+        entry[target] = figures
+    return entry
+
+
+def branches(variant: Any) -> bool:
+    """Whether tiles of the variant's kernel may take different ways."""
+    from codegen import prepared_for, shape_of
+
+    prepared = prepared_for(shape_of(variant))
+    constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
+    return bool(constants.get("NOISY") or constants.get("RESIZES") or constants.get("N", 0) > 2)
+
+
+def counted(names: list[str]) -> dict[str, dict[str, float]]:
+    """What bench/paths.py counts: by processes of their own, since the interpreter takes triton's place."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+
+    def count(some: list[str]) -> dict[str, dict[str, float]]:
+        command = [sys.executable, "-m", "bench.paths", *some]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
+        return json.loads(done.stdout)
+
+    processes = os.cpu_count() or 1
+    with ThreadPoolExecutor(processes) as pool:
+        return {name: found for part in pool.map(count, (names[k::processes] for k in range(processes)))
+                for name, found in part.items()}  # fmt: skip
 
 
 def show(figures: dict[str, Any]) -> None:
     print(f"{'issue time / memory time':40}" + "".join(f"{gpu:>20}" for gpu in GPUS))
     for name, entry in figures["variants"].items():
-        cells = [f"{entry[gpu]['margin']:.2f} {entry[gpu]['busiest']}" for gpu in GPUS]
+        cells = [f"{entry[gpu].get('expected', entry[gpu]['margin']):.2f} {entry[gpu]['busiest']}" for gpu in GPUS]
         print(f"{name:40}" + "".join(f"{cell:>20}" for cell in cells))
 
 

@@ -1,7 +1,8 @@
 """Launches the Triton kernel on given tensors: the GPU implementation of the op."""
 
 import math
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import torch
@@ -221,7 +222,7 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
         BLENDS=codes.METHOD_MIXUP in methods or codes.METHOD_SMOOTHMIX in methods, RESIZES=recipe.resizes,
         BILINEAR=any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices),
         DROPS=any(codes.drops(method) for method in methods), MIXES=mixes,
-        NOISY=any(code >> codes.NOISE_SHIFT & 3 for code in everything), CENTRE=grid_centre(height, width),
+        NOISY=reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in everything)), CENTRE=grid_centre(height, width),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from .family import (
     family_value,
     quiet_beyond,
     region_at,
+    soft_of,
     some_of,
     taken_by,
     write_rows,
@@ -40,7 +41,7 @@ from .masks import origin_of, place_in_row
 from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
 from .pixel import raised, to_float
-from .regions import as_bits, between, from_bits, soft_weight
+from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
@@ -418,9 +419,9 @@ def augment_kernel(
             x = element + along
             soft_i, soft_j = 1.0, 1.0
             if SOFT:
-                soft_i = soft_weight(region_i[0], y, element, along, 1, W, R, VEC)
+                soft_i = soft_of(region_i[0], method_i, y, element, along, x, N, 1, W, R, VEC)
                 if PAIRED:
-                    soft_j = soft_weight(region_j[0], y, element, along, 1, W, R, VEC)
+                    soft_j = soft_of(region_j[0], method_j, y, element, along, x, N, 1, W, R, VEC)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
@@ -464,17 +465,17 @@ def augment_kernel(
                     store_j = start < owned_j
                     value_j = family_value(
                         other[c], own[c], None, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j,
-                        fill_ptr, c * PIXELS + start, y, x, channel, store_j, MIXES, BLENDS, SOFT, False, False, DROPS,
-                        ERASES, NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
+                        False, fill_ptr, c * PIXELS + start, y, x, channel, store_j, MIXES, BLENDS, SOFT, False, False,
+                        DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
                     )  # fmt: skip
                     store_channel(
                         out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
                         INTERPRETED,
                     )  # fmt: skip
                 value_i = family_value(
-                    own[c], other[c], None, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, fill_ptr,
-                    c * PIXELS + start, y, x, channel, mask, MIXES, BLENDS, SOFT, False, False, DROPS, ERASES, NOISY, C,
-                    H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
+                    own[c], other[c], None, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, False,
+                    fill_ptr, c * PIXELS + start, y, x, channel, mask, MIXES, BLENDS, SOFT, False, False, DROPS, ERASES,
+                    NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
                 )  # fmt: skip
                 store_channel(out_i, value_i, pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             begin += STRIDE * BLOCK

@@ -435,25 +435,51 @@ def taken_by(
     everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
     taken = everywhere < 0  # nowhere
     for k in tl.static_range(N):
-        taken |= taken_by_one(
-            slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
-        )
+        if N > 2:  # a long list costs what the drawn choice does
+            if method == method_of(CODES[k]):
+                taken |= taken_by_one(
+                    slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+                )
+        else:
+            taken |= taken_by_one(
+                slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+            )
     return taken
+
+
+@triton.jit
+def touches(slots, begin, SIZE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """Whether boxes have a row in the tile of BLOCK elements from `begin` on."""
+    top = begin // ROW
+    bottom = (begin + (BLOCK - 1)) // ROW - top
+    top = top % H
+    bottom += top  # beyond H: in the next channel
+    touched = begin < 0
+    for box in tl.static_range(SIZE // 4):
+        y0, y1 = slots[4 * box], slots[4 * box + 2]
+        touched |= (y0 < y1) & (((top < y1) & (bottom >= y0)) | (bottom >= H + y0))
+    return touched
 
 
 @triton.jit
 def quiet_beyond(region, begin, SIZE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
     """The region without its noise where its boxes have no row in the tile of BLOCK elements from `begin` on."""
     slots, key, code = region
-    top = begin // ROW
-    bottom = (begin + (BLOCK - 1)) // ROW - top
-    top = top % H
-    bottom += top  # beyond H: in the next channel
-    touched = code < 0
-    for box in tl.static_range(SIZE // 4):
-        y0, y1 = slots[4 * box], slots[4 * box + 2]
-        touched |= (y0 < y1) & (((top < y1) & (bottom >= y0)) | (bottom >= H + y0))
-    return slots, key, tl.where(touched, code, code & NO_NOISE)
+    return slots, key, tl.where(touches(slots, begin, SIZE, H, ROW, BLOCK), code, code & NO_NOISE)
+
+
+@triton.jit
+def soft_of(
+    slots, method, y, element, along, x, N: tl.constexpr, STEP: tl.constexpr, ROW: tl.constexpr, R: tl.constexpr,
+    VEC: tl.constexpr,
+):  # fmt: skip
+    """`soft_weight` of samples that need it; of N choices one."""
+    if N == 1:
+        return soft_weight(slots, y, element, along, STEP, ROW, R, VEC)
+    weight = (x * 0).to(tl.float32) + 1.0
+    if method == METHOD_SMOOTHMIX:
+        weight = soft_weight(slots, y, element, along, STEP, ROW, R, VEC)
+    return weight
 
 
 @triton.jit
@@ -463,8 +489,8 @@ def fill_of(
 ):  # fmt: skip
     """What a dropped region is filled with.
 
-    RUNS: elements lie in runs of VEC, a multiple of 4, of one channel, numbered in the order of [C, H, W]; first: int32
-    [R, 1], the number of a run's first.
+    NOISY: the kinds of noise there may be, joined by or. RUNS: elements lie in runs of VEC, a multiple of 4, of one
+    channel, numbered in the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
     """
     _, key, code = region
     row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
@@ -475,7 +501,9 @@ def fill_of(
         if kind != NOISE_NONE:
             sigma = tl.load(row + C + channel)
             if RUNS:
-                if kind == NOISE_PIXEL:
+                if NOISY == NOISE_PIXEL:
+                    value += sigma * normal_runs(key, first, R, VEC)
+                elif kind == NOISE_PIXEL:
                     value += sigma * normal_runs(key, first, R, VEC)
                 else:
                     value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS)[:, None]
@@ -513,15 +541,16 @@ def shrunk_partner(
 
 @triton.jit
 def family_value(
-    own, other, x_other, method, lam, region, erased, taken, dropped, soft, fill_ptr, first, y, x, channel, mask,
-    MIXES: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr,
+    own, other, x_other, method, lam, region, erased, taken, dropped, soft, near, fill_ptr, first, y, x, channel,
+    mask, MIXES: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr,
     DROPS: tl.constexpr, ERASES: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr,
     W: tl.constexpr, PIXELS: tl.constexpr, IN_LAST: tl.constexpr, FINITE: tl.constexpr, RUNS: tl.constexpr,
     R: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """The mixed value of one sample: blended, then its region replaced, then what is erased.
 
-    soft: what `soft_weight` returns, where SOFT. first, RUNS, R, VEC: see `fill_of`.
+    soft: what `soft_of` returns, where SOFT. near: whether a shrunk partner has rows in the tile, where RESIZES. first,
+    RUNS, R, VEC: see `fill_of`.
     """
     value, filling = own, other
     slots, _, _ = region
@@ -530,10 +559,9 @@ def family_value(
         if SOFT:
             weight = tl.where(method == METHOD_SMOOTHMIX, soft, weight)
         value = lerp(own, other, weight, FINITE)
-    if RESIZES:
-        here = mask & taken & (method + x * 0 == METHOD_RESIZEMIX)
-        shrunk = shrunk_partner(x_other, slots, y, x, channel, here, C, H, W, PIXELS, IN_LAST, BILINEAR)
-        filling = tl.where(method == METHOD_RESIZEMIX, shrunk, other)
+    if RESIZES:  # noqa: SIM102
+        if near:  # known to the tile only
+            filling = shrunk_partner(x_other, slots, y, x, channel, mask & taken, C, H, W, PIXELS, IN_LAST, BILINEAR)
     if DROPS:
         constant = fill_of(region, fill_ptr, first, y, x, channel, C, W, PIXELS, NOISY, RUNS, R, VEC)
         filling = tl.where(drops(method), constant, filling) if MIXES else constant
@@ -670,9 +698,14 @@ def family_kernel(
             channel = offs % C if OUT_LAST else (start if PIXELS % VEC == 0 else offs) // PIXELS
             soft_i, soft_j = 1.0, 1.0
             if SOFT:
-                soft_i = soft_weight(region_i[0], y, element, along, STEP, ROW, R, VEC)
+                soft_i = soft_of(region_i[0], method_i, y, element, along, x, N, STEP, ROW, R, VEC)
                 if PAIRED:
-                    soft_j = soft_weight(region_j[0], y, element, along, STEP, ROW, R, VEC)
+                    soft_j = soft_of(region_j[0], method_j, y, element, along, x, N, STEP, ROW, R, VEC)
+            near_i, near_j = False, False
+            if RESIZES:
+                near_i = (method_i == METHOD_RESIZEMIX) & touches(region_i[0], begin, 4, H, ROW, BLOCK)
+                if PAIRED:
+                    near_j = (method_j == METHOD_RESIZEMIX) & touches(region_j[0], begin, 4, H, ROW, BLOCK)
             filled_i, blank_i = region_i, erased_i
             if NOISY:
                 filled_i = quiet_beyond(region_i, begin, SLOTS, H, ROW, BLOCK)
@@ -711,9 +744,9 @@ def family_kernel(
                 own = to_float(tl.load(x_i + src, mask=needed, other=0))
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_value(
-                    other, own, x_i, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j, fill_ptr, start, y,
-                    x, channel, store_j, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS,
-                    IN_LAST, FINITE, RUNS, R, VEC,
+                    other, own, x_i, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j, near_j, fill_ptr,
+                    start, y, x, channel, store_j, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H,
+                    W, PIXELS, IN_LAST, FINITE, RUNS, R, VEC,
                 )  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0))
@@ -722,9 +755,9 @@ def family_kernel(
                     needs = touched_i & (start < tl.where(drops(method_i), 0, owned))
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_value(
-                own, other, x_j, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, fill_ptr, start, y, x,
-                channel, store_i, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W, PIXELS,
-                IN_LAST, FINITE, RUNS, R, VEC,
+                own, other, x_j, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, near_i, fill_ptr,
+                start, y, x, channel, store_i, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W,
+                PIXELS, IN_LAST, FINITE, RUNS, R, VEC,
             )  # fmt: skip
             if PAIRED:
                 value_j = clamp_bytes(value_j, DTYPE, DROPS or ERASES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import triton
-from codegen_variants import Variant, variants_for
+from codegen_variants import HOT, Variant, variants_for
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -29,6 +29,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+SHARES = json.loads(static.RESULT.read_text(encoding="utf-8")).get("shares", {})
 BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -96,15 +97,15 @@ def widths(operations: list[str], prefix: str) -> dict[str, int]:
     return counts
 
 
-def cubin_tool(kernel: CompiledKernel, tool: str, option: str) -> str:
+def cubin_tool(kernel: CompiledKernel, tool: str, *options: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        return subprocess.run([BIN / tool, option, file.name], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([BIN / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
 
 
 def disassemble(kernel: CompiledKernel) -> str:
-    return cubin_tool(kernel, "nvdisasm", "-c")
+    return cubin_tool(kernel, "nvdisasm", "-c", "-gi")
 
 
 def nvidia_report(kernel: CompiledKernel) -> dict:
@@ -146,13 +147,14 @@ def amd_report(kernel: CompiledKernel) -> dict:
     }
 
 
-def report(variant: Variant, target: str) -> dict:
+def report(name: str, target: str) -> dict:
+    variant = HOT[name]
     kernel = compile_variant(variant, TARGETS[target])
     if target.startswith("gfx"):
         return amd_report(kernel)
-    return {**nvidia_report(kernel), "static": static.analyse(variant, target, kernel)}
+    return {**nvidia_report(kernel), "static": static.analyse(variant, target, kernel, SHARES.get(name))}
 
 
 if __name__ == "__main__":
     sys.modules["codegen"] = sys.modules["__main__"]  # which static imports by name
-    print(json.dumps({name: report(variant, sys.argv[1]) for name, variant in variants_for(sys.argv[1]).items()}))
+    print(json.dumps({name: report(name, sys.argv[1]) for name in variants_for(sys.argv[1])}))

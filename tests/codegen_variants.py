@@ -48,12 +48,17 @@ class Variant:
     gathers: bool = False  # reads pixel by pixel what ResizeMix shrinks
     max_registers: int = 128  # room for 512 threads a multiprocessor at the least
     geometry: Geometry | None = None  # of FusedAugment
+    placement: Placement | None = None  # what the geometry is of
     max_shared: int = 128  # bytes: reductions only, no tile passes through shared memory
+
+
+POLICIES: dict[Recipe, Policy] = {}  # what the recipes are of
 
 
 def family(*specs: object, erase: object = None) -> Recipe:
     share = 1.0 / len(specs)
-    return Policy(tuple((spec, share) for spec in specs), erase, num_classes=1000).recipe
+    policy = Policy(tuple((spec, share) for spec in specs), erase, num_classes=1000)
+    return POLICIES.setdefault(policy.recipe, policy).recipe
 
 
 EVERYTHING = (
@@ -93,7 +98,7 @@ def augment(
     batch = 512 if side == 32 else 128
     return Variant(
         recipe._replace(num_classes=1000), U8, out_dtype, (batch, 3, side, side), (batch,), has_norm=True,
-        geometry=geometry, gathers=True, **options,
+        geometry=geometry, placement=placement, gathers=True, **options,
     )  # fmt: skip
 
 

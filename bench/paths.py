@@ -1,0 +1,211 @@
+"""Which statements of a kernel's tile loop not every tile reaches: `TRITON_INTERPRET=1 python -m bench.paths NAME ...`
+
+Runs some programs of hot variants in Triton's interpreter, with their own tiles and draws, and prints, per variant,
+what share of the tiles reached each statement: {"file:line file:line ...": share}, the calls from the kernel inwards. A
+statement that is not named is reached as often as the one that called it, at the top by all tiles; one in an unrolled
+loop has the mean of those of its turns that reach it. bench.static weighs machine code so.
+"""
+
+import ast
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "kernels"
+PROGRAMS = 48  # of a launch, at random
+Chain = tuple[str, ...]
+
+
+@cache
+def kernel_file(filename: str) -> Path | None:
+    path = Path(filename).resolve()
+    return path if path.parent == KERNELS else None
+
+
+@cache
+def statements(path: Path) -> dict[int, int]:
+    """The first line of the innermost statement on each line; of a statement with a body, only its head."""
+    first: dict[int, int] = {}
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.stmt)]
+    for node in sorted(nodes, key=lambda node: node.lineno):  # inner statements come later, and write over
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+            first[line] = node.lineno
+    return first
+
+
+@cache
+def tile_loop(path: Path) -> range:
+    """The lines of a kernel's loop over its tiles."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.For) and "TILES" in ast.unparse(node.iter):
+            return range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
+    return range(0)
+
+
+@cache
+def beside(path: Path) -> dict[int, tuple[int, ...]]:
+    """The statements of each statement's function."""
+    functions = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    found: dict[int, tuple[int, ...]] = {}
+    for function in functions:
+        lines = tuple(node.lineno for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function)
+        found |= dict.fromkeys(lines, lines)
+    return found
+
+
+@cache
+def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
+    """Of each statement in unrolled loops, the first statements of their bodies, the outer loop's first."""
+    found: dict[int, tuple[int, ...]] = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer loops come first
+        if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter):
+            for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
+                found[line] = (*found.get(line, ()), node.body[0].lineno)
+    return found
+
+
+def place(filename: str, line: int) -> str | None:
+    """A statement's name; None outside the kernels."""
+    path = kernel_file(filename)
+    return None if path is None else f"{path.name}:{statements(path).get(line, line)}"
+
+
+def in_loop(name: str) -> bool:
+    file, line = name.split(":")
+    return int(line) in tile_loop(KERNELS / file)
+
+
+class Trace:
+    """Counts, for sys.settrace, the tiles that reach each statement."""
+
+    def __init__(self) -> None:
+        self.stack: list[str] = []
+        self.turns: list[Counter[int]] = []  # of each frame's unrolled loops
+        self.reached: set[Chain] = set()
+        self.counts: Counter[Chain] = Counter()
+        self.tiles = 0
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        code = frame.f_code
+        if event != "call" or code.co_name == "<module>" or kernel_file(code.co_filename) is None:
+            return None
+        self.stack.append("")
+        self.turns.append(Counter())
+        return self.step
+
+    def step(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "return":
+            self.stack.pop()
+            self.turns.pop()
+        elif event == "line":
+            path = kernel_file(frame.f_code.co_filename)
+            assert path is not None
+            line, turns = statements(path).get(frame.f_lineno, frame.f_lineno), self.turns[-1]
+            if len(self.stack) == 1 and line == tile_loop(path).start:
+                self.end_tile()
+                self.tiles += 1
+                turns.clear()
+            loops = unrolled(path).get(line, ())
+            if line in loops:
+                turns[line] += 1
+            self.stack[-1] = f"{path.name}:{line}" + "".join(f"#{turns[loop]}" for loop in loops)
+            if self.tiles and in_loop(self.stack[0].split("#")[0]):
+                self.reached.add(tuple(self.stack))
+        return self.step
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        sys.settrace(self)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+
+    def end_tile(self) -> None:
+        self.counts.update(self.reached)
+        self.reached.clear()
+
+    def shares(self) -> dict[str, float]:
+        """Those of the statements that fewer tiles reach than what called them."""
+        self.end_tile()
+        counts: dict[Chain, list[int]] = {}
+        for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
+            counts.setdefault(tuple(name.split("#")[0] for name in chain), []).append(count)
+        for *callers, name in list(counts):
+            file, line = name.split(":")
+            others = (f"{file}:{other}" for other in beside(KERNELS / file)[int(line)])
+            for chain in ((*callers, other) for other in others):
+                if in_loop(chain[0]):
+                    counts.setdefault(chain, [0])
+        result: dict[str, float] = {}
+        for chain in sorted(counts, key=len):
+            share = round(sum(counts[chain]) / len(counts[chain]) / self.tiles, 4)
+            if share < share_of(chain, result):
+                result[" ".join(chain)] = share
+        return result
+
+
+def share_of(chain: Chain, shares: dict[str, float]) -> float:
+    return min((shares.get(" ".join(chain[:n]), 1.0) for n in range(1, len(chain) + 1)), default=1.0)
+
+
+def run_some_programs() -> None:
+    """Lets the interpreter run PROGRAMS of a launch instead of all."""
+    from triton.runtime import interpreter
+
+    builder: Any = interpreter.interpreter_builder
+    prepare, set_grid, set_index = interpreter.GridExecutor.__init__, builder.set_grid_dim, builder.set_grid_idx
+    whole: list[int] = []
+    chosen: list[int] = []
+
+    def shrink(self: Any, fn: Any, arg_names: Any, grid: tuple[int, ...], *others: Any) -> None:
+        whole[:] = grid
+        chosen[:] = random.Random(0).sample(range(grid[0]), min(PROGRAMS, grid[0]))
+        prepare(self, fn, arg_names, (len(chosen),), *others)
+
+    interpreter.GridExecutor.__init__ = shrink
+    builder.set_grid_dim = lambda *_: set_grid(*whole)
+    builder.set_grid_idx = lambda x, y, z: set_index(chosen[x], y, z)
+
+
+def run(name: str) -> dict[str, float]:
+    import torch
+    from augment_cases import Case
+    from codegen_variants import HOT, POLICIES
+    from family_cases import extras_for
+
+    from fusedmix import launch
+    from fusedmix.ops import allocate_image
+
+    variant = HOT[name]
+    policy, geometry = POLICIES.get(variant.recipe), variant.geometry
+    x = (torch.rand(variant.shape) * 255).to(variant.x_dtype)
+    norm = torch.ones(2, x.shape[1]) if variant.has_norm else None
+    trace = Trace()
+    with trace.watching():
+        if geometry is None:
+            assert policy is not None
+            extras = extras_for(policy, x, norm)
+            out = allocate_image(x, variant.out_dtype, None)
+            pointers = (out, None, None, x, None, norm, None, None, None, None)
+            launch.mix_into(*pointers, 0, 0, 0, variant.recipe, False, extras)
+        else:
+            extras = Case(variant.placement, policy).extras(x, norm)
+            out = allocate_image(x, variant.out_dtype, None, (geometry.height, geometry.width))
+            pointers = (out, None, None, x, None, norm, None, None, None)
+            launch.augment_into(*pointers, 0, 0, 0, variant.recipe, geometry, False, extras)
+    return trace.shares()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "tests"))
+    run_some_programs()
+    print(json.dumps({name: run(name) for name in sys.argv[1:]}))

@@ -1,0 +1,67 @@
+"""The static model's reading of machine code, and its counts of what tiles do."""
+
+import torch
+from cases import images, run
+from family_cases import extras_for
+
+from bench import paths, static
+from fusedmix.kernels.config import Launch
+from fusedmix.spec import Policy, RandomErasing
+
+LOOP = """
+//## File "{kernel}", line {top}
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/                   IADD3 R0, R0, 0x1, RZ ;
+//## File "{kernel}", line {rare}
+        /*0020*/                   IMAD R2, R0, R0, RZ ;
+//## File "{kernel}", line {top}
+        /*0030*/              @!P0 BRA `(.L_x_2) ;
+//## File "{kernel}", line {rare} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+        /*0040*/                   IMAD R3, R2, R2, RZ ;
+        /*0050*/                   IMAD R3, R3, R2, RZ ;
+//## File "{kernel}", line {top}
+        /*0060*/                   IADD3 R4, R3, R2, RZ ;
+.L_x_2:
+        /*0070*/                   STG.E.128 [R8], R4 ;
+        /*0080*/               @P1 BRA `(.L_x_1) ;
+        /*0090*/                   EXIT ;
+"""
+
+
+def code_of(rare: int) -> tuple[str, str, str]:
+    """A loop, and the names of a statement in it and of the one it calls."""
+    kernel = paths.KERNELS / "family.py"
+    top = paths.tile_loop(kernel).start
+    names = tuple(paths.place(str(kernel), line) for line in (top, rare))
+    assert names[0]
+    assert names[1]
+    return LOOP.format(kernel=kernel, top=top, rare=rare), *names
+
+
+def test_expected_path() -> None:
+    code, top, rare = code_of(100)
+    bound = static.dynamic_counts(code, 4, {})
+    assert (bound["all"], bound["imad"]) == (2 + 4 * 8, 4 * 3)  # four tiles
+    expected = static.dynamic_counts(code, 4, {f"{top} {rare}": 0.25})
+    # The block is reached by a quarter of the tiles, with what was moved into it; what stands before it by all.
+    assert (expected["all"], expected["imad"]) == (2 + 4 * (5 + 3 / 4), 4 * (1 + 2 / 4))
+    assert static.dynamic_counts(code, 4, {rare: 0.25}) == bound  # another statement's
+
+
+def test_shares_are_those_of_the_tiles() -> None:
+    """Noise is drawn by the tiles in whose rows a box lies, and by no others."""
+    policy = Policy(((RandomErasing(p=0.7, area=(0.02, 0.2), fill_mode="pixel"), 1.0),))
+    x = images((6, 3, 16, 16), torch.float32)
+    trace = paths.Trace()
+    with trace.watching():
+        result = run("kernel", x, None, policy.recipe, extras=extras_for(policy, x, None), launch=Launch(64, 1, 4))
+    touched = []
+    for y0, _, y1, _ in result.plan[:, 4:8].tolist():
+        rows = [range(top, top + 4) for top in range(0, 16, 4)] * 3  # a tile has four rows
+        touched += [any(y0 <= row < y1 for row in tile) for tile in rows]
+    assert trace.tiles == len(touched)
+    share = round(sum(touched) / len(touched), 4)
+    assert 0.1 < share < 0.9
+    assert set(trace.shares().values()) == {0.0, share}  # what no tile does is in the other branches
