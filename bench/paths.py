@@ -26,8 +26,10 @@ Chain = tuple[str, ...]
 
 @cache
 def kernel_file(filename: str) -> Path | None:
-    path = Path(filename).resolve()
-    return path if path.parent == KERNELS else None
+    """The kernels' file of that name: machine code from triton's cache may name that of another checkout."""
+    path = Path(filename)
+    known = KERNELS / path.name
+    return known if path.parent.name == "kernels" and known.exists() else None
 
 
 @cache
