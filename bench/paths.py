@@ -54,10 +54,12 @@ def tile_loop(path: Path) -> range:
 
 @cache
 def beside(path: Path) -> dict[int, tuple[int, ...]]:
-    """The statements of each statement's function."""
+    """The statements of each statement's function; none of those that do something else in the interpreter."""
     functions = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
     found: dict[int, tuple[int, ...]] = {}
     for function in functions:
+        if "INTERPRETED" in {argument.arg for argument in function.args.args}:
+            continue
         lines = tuple(node.lineno for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function)
         found |= dict.fromkeys(lines, lines)
     return found
@@ -143,7 +145,7 @@ class Trace:
             counts.setdefault(tuple(name.split("#")[0] for name in chain), []).append(count)
         for *callers, name in list(counts):
             file, line = name.split(":")
-            others = (f"{file}:{other}" for other in beside(KERNELS / file)[int(line)])
+            others = (f"{file}:{other}" for other in beside(KERNELS / file).get(int(line), ()))
             for chain in ((*callers, other) for other in others):
                 if in_loop(chain[0]):
                     counts.setdefault(chain, [0])

@@ -235,11 +235,13 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
     code, stores = disassemble(kernel), round(elements * itemsize / (store_bytes * threads))
+
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.
-    per_element, expected = (
-        {k: v * threads / elements for k, v in dynamic_counts(code, stores, weighing).items() if k != "stores"}
-        for weighing in ({}, shares or {})
-    )
+    def spread(weighing: dict[str, float]) -> dict[str, float]:
+        counts = dynamic_counts(code, stores, weighing)
+        return {k: v * threads / elements for k, v in counts.items() if k != "stores"}
+
+    per_element = spread({})
     warps = threads // 32
     resident = min(MAX_BLOCKS, MAX_WARPS // warps, REGISTERS // (report["registers"] * threads))
     accesses = {**{("load", k): v for k, v in report["loads"].items()},
@@ -256,7 +258,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
             margin, limit = margin_of(per_element, moved, gpu)
             result[name] = {"margin": margin, "busiest": limit}
             if shares and margin >= 1:
-                result[name]["expected"] = margin_of(expected, moved, gpu)[0]
+                result[name]["expected"] = margin_of(spread(shares), moved, gpu)[0]
     return result
 
 

@@ -21,8 +21,6 @@ from fusedmix.recipe import (
     METHOD_NONE,
     METHOD_RESIZEMIX,
     METHOD_SMOOTHMIX,
-    MODE_BATCH,
-    MODE_PAIR,
     NOISE_NONE,
     NOISE_PIXEL,
     ROW_SHIFT,
@@ -48,7 +46,7 @@ from fusedmix.reference.regions import grid_centre, nearest, normal, normals, so
 
 from . import native
 from .native import Array
-from .sampling import MASK64, mates
+from .sampling import MASK64, drawing, mates
 from .sampling import unit as numpy_unit
 from .sampling import words as numpy_words
 
@@ -92,10 +90,7 @@ def draw(
         )  # fmt: skip
     code, knob = recipe.choices[0], knobs[0].numpy()
     mate = mates(recipe, seed, offset, sample_offset, batch, None if partner is None else partner.numpy())
-    i = np.arange(batch)
-    sample = np.zeros_like(i)
-    if recipe.mode != MODE_BATCH:
-        sample = sample_offset + (np.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
+    sample = np.broadcast_to(drawing(recipe, mate, sample_offset), batch)
     apply, key, _, _ = numpy_words(seed, offset, sample, rng.STREAM_SAMPLE)
     here = numpy_unit(apply) < knob[KNOB_EDGE]
     streams = rng.STREAM_REGION, rng.STREAM_HOLES
@@ -105,7 +100,7 @@ def draw(
     region = (slots, np.where(here, key.astype(np.int64), 0), np.where(here, codes.row_code(code, 0), 0))
     return FamilyDraw(
         torch.from_numpy(np.where(here, method_of(code), METHOD_NONE).astype(np.int32)), torch.ones(batch),
-        torch.from_numpy(i), torch.from_numpy(mate), Region(*map(torch.from_numpy, region)), None,
+        torch.arange(batch), torch.from_numpy(mate), Region(*map(torch.from_numpy, region)), None,
     )  # fmt: skip
 
 

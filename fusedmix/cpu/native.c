@@ -1,7 +1,6 @@
 /* The inner loops of mixup, CutMix and erased boxes on a CPU, with the reference's arithmetic: to be built without
 contraction. */
 
-#define _DEFAULT_SOURCE
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -239,15 +238,18 @@ void fusedmix_holes(const Settings *s, uint64_t seed, uint64_t offset, int64_t n
         }
         for (int64_t hole = 0; hole < count && hole < holes; hole++) {
             int64_t *box = boxes + 4 * (i * holes + hole), first = stream[1] + step[1] * hole;
-            for (int64_t attempt = 0; erasing && attempt < tries; attempt++) {
-                Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)(first + step[0] * attempt));
-                if (erased_box(s, &w, knob, linear ? NULL : log_aspect, count, box))
-                    break;
+            if (erasing) {
+                for (int64_t attempt = 0; attempt < tries; attempt++) {
+                    Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)(first + step[0] * attempt));
+                    if (erased_box(s, &w, knob, linear ? NULL : log_aspect, count, box))
+                        break;
+                }
+                continue;
             }
-            for (int axis = 0; axis < 2 && !erasing; axis++) {
-                Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)first);
+            Words w = words_at(seed, offset, (uint32_t)index[i], (uint32_t)first);
+            int64_t half = (int64_t)knob[0] / 2;
+            for (int axis = 0; axis < 2; axis++) {
                 int64_t side = axis ? s->width : s->height, centre = below(w.word[2 + axis], side);
-                int64_t half = (int64_t)knob[0] / 2;
                 box[axis] = clamp(centre - half, 0, side);
                 box[2 + axis] = clamp(centre + half, 0, side);
             }
@@ -306,7 +308,7 @@ typedef struct {
 } Job;
 
 typedef float Lanes __attribute__((vector_size(32)));
-typedef Lanes AnyLanes __attribute__((aligned(4), may_alias));      /* at any float */
+typedef Lanes AnyLanes __attribute__((aligned(1), may_alias));      /* at any address */
 
 /* to: aligned. */
 static inline void stream(void *to, Lanes value)

@@ -242,6 +242,14 @@ def clip_box(box: Array, height: int, width: int) -> Array:
     return clipped
 
 
+def drawing(recipe: Recipe, mate: Array, sample_offset: int) -> Array:
+    """The index that each sample draws by: of itself, of the lower of its pair, or one for the batch, int64 [1]."""
+    if recipe.mode == MODE_BATCH:
+        return np.zeros(1, np.int64)
+    i = np.arange(len(mate))
+    return sample_offset + (np.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
+
+
 def draw(
     recipe: Recipe,
     batch: int,
@@ -268,10 +276,7 @@ def draw(
         )
     i = np.arange(batch)
     mate = mates(recipe, seed, offset, sample_offset, batch, partner)
-    if recipe.mode == MODE_BATCH:
-        sample = np.zeros(1, np.int64)
-    else:
-        sample = sample_offset + (np.minimum(i, mate) if recipe.mode == MODE_PAIR else i)
+    sample = drawing(recipe, mate, sample_offset)
     n = len(sample)
     if recipe.has_box and box is None:  # both streams at once
         index, stream = np.concatenate((sample, sample)), np.full(2 * n, rng.STREAM_SAMPLE)
