@@ -1,9 +1,10 @@
-"""Which statements of a kernel's tile loop not every tile reaches: `TRITON_INTERPRET=1 python -m bench.paths NAME ...`
+"""Which statements of a kernel not every tile or program reaches: `TRITON_INTERPRET=1 python -m bench.paths NAME ...`
 
 Runs some programs of hot variants in Triton's interpreter, with their own tiles and draws, and prints, per variant,
-what share of the tiles reached each statement: {"file:line file:line ...": share}, the calls from the kernel inwards. A
-statement that is not named is reached as often as the one that called it, at the top by all tiles; one in an unrolled
-loop has the mean of those of its turns that reach it. bench.static weighs machine code so.
+what share of the tiles reached each statement of the tile loop, and what share of the programs that have tiles each of
+the others: {"file:line file:line ...": share}, the calls from the kernel inwards. A statement that is not named is
+reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of those of its
+turns that reach it. bench.static weighs machine code so.
 """
 
 import ast
@@ -20,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
-PROGRAMS = 48  # of a launch, at random
+PROGRAMS = 12  # of a launch, at random
 Chain = tuple[str, ...]
 
 
@@ -88,14 +89,15 @@ def in_loop(name: str) -> bool:
 
 
 class Trace:
-    """Counts, for sys.settrace, the tiles that reach each statement."""
+    """Counts, for sys.settrace, the tiles or programs that reach each statement."""
 
     def __init__(self) -> None:
         self.stack: list[str] = []
         self.turns: list[Counter[int]] = []  # of each frame's unrolled loops
-        self.reached: set[Chain] = set()
+        self.reached: set[Chain] = set()  # by the tile at hand
+        self.outside: set[Chain] = set()  # by the program at hand, without its tiles
         self.counts: Counter[Chain] = Counter()
-        self.tiles = 0
+        self.tiles = self.programs = self.before = 0  # before: the tiles of the programs before
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         code = frame.f_code
@@ -109,6 +111,8 @@ class Trace:
         if event == "return":
             self.stack.pop()
             self.turns.pop()
+            if not self.stack:
+                self.end_program()
         elif event == "line":
             path = kernel_file(frame.f_code.co_filename)
             assert path is not None
@@ -121,8 +125,7 @@ class Trace:
             if line in loops:
                 turns[line] += 1
             self.stack[-1] = f"{path.name}:{line}" + "".join(f"#{turns[loop]}" for loop in loops)
-            if self.tiles and in_loop(self.stack[0].split("#")[0]):
-                self.reached.add(tuple(self.stack))
+            (self.reached if in_loop(self.stack[0].split("#")[0]) else self.outside).add(tuple(self.stack))
         return self.step
 
     @contextmanager
@@ -137,21 +140,27 @@ class Trace:
         self.counts.update(self.reached)
         self.reached.clear()
 
-    def shares(self) -> dict[str, float]:
-        """Those of the statements that fewer tiles reach than what called them."""
+    def end_program(self) -> None:
         self.end_tile()
+        if self.tiles > self.before:
+            self.counts.update(self.outside)
+            self.programs += 1
+        self.outside.clear()
+        self.before = self.tiles
+
+    def shares(self) -> dict[str, float]:
+        """Those of the statements that fewer tiles or programs reach than what called them."""
         counts: dict[Chain, list[int]] = {}
         for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
             counts.setdefault(tuple(name.split("#")[0] for name in chain), []).append(count)
         for *callers, name in list(counts):
             file, line = name.split(":")
-            others = (f"{file}:{other}" for other in beside(KERNELS / file).get(int(line), ()))
-            for chain in ((*callers, other) for other in others):
-                if in_loop(chain[0]):
-                    counts.setdefault(chain, [0])
+            for other in beside(KERNELS / file).get(int(line), ()):
+                counts.setdefault((*callers, f"{file}:{other}"), [0])
         result: dict[str, float] = {}
         for chain in sorted(counts, key=len):
-            share = round(sum(counts[chain]) / len(counts[chain]) / self.tiles, 4)
+            whole = self.tiles if in_loop(chain[0]) else self.programs
+            share = round(sum(counts[chain]) / len(counts[chain]) / whole, 4)
             if share < share_of(chain, result):
                 result[" ".join(chain)] = share
         return result
@@ -193,18 +202,18 @@ def run(name: str) -> dict[str, float]:
     policy, geometry = POLICIES.get(variant.recipe), variant.geometry
     x = (torch.rand(variant.shape) * 255).to(variant.x_dtype)
     norm = torch.ones(2, x.shape[1]) if variant.has_norm else None
+    extras: tuple[Any, ...] = ()
+    if geometry is not None:
+        extras = Case(variant.placement, policy).extras(x, norm)
+    elif policy is not None:
+        extras = extras_for(policy, x, norm)
+    size = None if geometry is None else (geometry.height, geometry.width)
+    pointers = (allocate_image(x, variant.out_dtype, None, size), None, None, x, None, norm, None, None, None)
     trace = Trace()
     with trace.watching():
         if geometry is None:
-            assert policy is not None
-            extras = extras_for(policy, x, norm)
-            out = allocate_image(x, variant.out_dtype, None)
-            pointers = (out, None, None, x, None, norm, None, None, None, None)
-            launch.mix_into(*pointers, 0, 0, 0, variant.recipe, False, extras)
+            launch.mix_into(*pointers, None, 0, 0, 0, variant.recipe, False, extras)
         else:
-            extras = Case(variant.placement, policy).extras(x, norm)
-            out = allocate_image(x, variant.out_dtype, None, (geometry.height, geometry.width))
-            pointers = (out, None, None, x, None, norm, None, None, None)
             launch.augment_into(*pointers, 0, 0, 0, variant.recipe, geometry, False, extras)
     return trace.shares()
 

@@ -10,8 +10,8 @@ program has tiles. Instructions are spread over the elements that a program writ
                  16, loads and stores over 32, per clock and SM
 
 `margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. It assumes that every tile
-takes every branch: a bound. Where it is above 1, `expected` weighs the blocks behind a branch with the share of the
-tiles that reach them in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
+takes the longest way through all branches: a bound. Where it is above 1, `expected` takes each way as often as the
+tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
 is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
 the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
 """
@@ -52,6 +52,7 @@ REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
 SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND")  # F2FP, which packs two halves, runs with the logic ones
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDC", "ATOM", "RED")
 FMA = ("FFMA", "FMUL", "FADD", "IMAD", "HFMA", "HADD", "HMUL")
+SLOW_PATH = "CALL of a slow path"
 TWO_LANES = ("FFMA2", "FMUL2", "FADD2")  # two float32 at once
 
 
@@ -79,22 +80,67 @@ def parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
         elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", line):
             jump = re.search(r"\.L_x_\d+", found[3]) if found[2].startswith("BRA") else None
             chain = tuple(filter(None, (place(file, int(number)) for file, number in reversed(callers))))
-            instructions.append(Instruction(found[2], bool(found[1]), jump[0] if jump else None, chain))
+            opcode = SLOW_PATH if found[2].startswith("CALL") and "slowpath" in found[3] else found[2]
+            instructions.append(Instruction(opcode, bool(found[1]), jump[0] if jump else None, chain))
     return instructions, labels
 
 
 def successors(instructions: list[Instruction], labels: dict[str, int]) -> list[list[int]]:
-    """Where each instruction may go next, without the jumps back."""
+    """Where each instruction may go next, without the slow paths of divisions and roots."""
     result = []
+    calls, places = slow_paths(instructions, labels), len(instructions)
     for n, instruction in enumerate(instructions):
         follows = []
         ends = instruction.opcode.startswith(("EXIT", "RET", "BRA")) and not instruction.predicated
-        if not ends and n + 1 < len(instructions):
+        if not ends and n + 1 < places and not (instruction.jump and calls[n + 1]):
             follows.append(n + 1)
-        if instruction.jump and labels[instruction.jump] > n:
+        if instruction.jump and not calls[labels[instruction.jump]]:
             follows.append(labels[instruction.jump])
         result.append(follows)
     return result
+
+
+def slow_paths(instructions: list[Instruction], labels: dict[str, int]) -> list[bool]:
+    """Whether each instruction leads to the call of a slow path, before any jump or label."""
+    leads, ahead, places = [False] * len(instructions), False, set(labels.values())
+    for n in range(len(instructions) - 1, -1, -1):
+        opcode = instructions[n].opcode
+        ahead = opcode == SLOW_PATH or (ahead and not opcode.startswith("BRA"))
+        leads[n] = ahead
+        ahead = ahead and n not in places
+    return leads
+
+
+def in_order(
+    instructions: list[Instruction], labels: dict[str, int]
+) -> tuple[list[Instruction], list[list[int]], list[tuple[int, int]]]:
+    """(instructions, where each may go next without going back, loops as (first, last)), in an order of execution.
+
+    Compilers also put blocks behind the code that they go on to: a jump to a lower address need not be a loop.
+    """
+    follows = successors(instructions, labels)
+    done: list[int] = []  # in reverse
+    state = [0] * len(instructions)  # 1: on the way from the start, 2: done
+    backs: set[tuple[int, int]] = set()
+    stack = [(0, iter(follows[0]))] if instructions else []
+    while stack:
+        n, ahead = stack[-1]
+        state[n] = 1
+        for m in ahead:
+            if state[m] == 1:
+                backs.add((n, m))
+            elif state[m] == 0:
+                stack.append((m, iter(follows[m])))
+                break
+        else:
+            state[n] = 2
+            done.append(n)
+            stack.pop()
+    order = done[::-1]
+    place = {n: k for k, n in enumerate(order)}
+    ahead_of = [[place[m] for m in follows[n] if (n, m) not in backs] for n in order]
+    loops = [(place[m], place[n]) for n, m in backs if n != m]
+    return [instructions[n] for n in order], ahead_of, loops
 
 
 def weights(
@@ -128,17 +174,16 @@ def weights(
     return result
 
 
-def longest(follows: list[list[int]], start: int, end: int | None, weight: list[float] | None = None) -> list[int]:
-    """The path from `start` to `end`, or to an exit, that has the most instructions, or the largest sum of weights."""
-    length: dict[int, float] = {}
+def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:
+    """The path from `start` to `end`, or to an exit, that has the most instructions."""
+    length: dict[int, int] = {}
     last = len(follows) - 1 if end is None else end
     for n in range(last, start - 1, -1):
         reach = [length[m] for m in follows[n] if m in length]
-        own = 1.0 if weight is None else weight[n]
         if n == end or (end is None and not follows[n]):
-            length[n] = own
+            length[n] = 1
         elif reach:
-            length[n] = own + max(reach)
+            length[n] = 1 + max(reach)
     path, n = [], start
     while True:
         path.append(n)
@@ -148,10 +193,41 @@ def longest(follows: list[list[int]], start: int, end: int | None, weight: list[
         n = max(following, key=length.__getitem__)
 
 
-def kinds(instructions: list[Instruction], path: list[int], weight: list[float] | None = None) -> dict[str, float]:
+def flow(follows: list[list[int]], start: int, end: int, weight: list[float]) -> list[float]:
+    """How often each instruction runs on the way from `start` to `end`.
+
+    A branch goes each way as often as the shares of the blocks behind it say; where they say nothing, the longer way.
+    """
+    cost: dict[int, float] = {end: 1.0}
+    ways: dict[int, dict[int, float]] = {}
+    for n in range(end - 1, start - 1, -1):
+        following = [m for m in follows[n] if m in cost]
+        if not following:
+            continue
+        rare = {m: weight[m] for m in following if weight[m] < weight[n]}
+        if len(following) == 1:
+            ways[n] = {following[0]: 1.0}
+        elif not rare or (len(rare) == len(following) and not sum(rare.values())):
+            ways[n] = {max(following, key=cost.__getitem__): 1.0}
+        elif len(rare) == len(following):
+            ways[n] = {m: share / sum(rare.values()) for m, share in rare.items()}
+        else:
+            ways[n] = {m: share / weight[n] for m, share in rare.items()}
+            ways[n] |= {m: 1.0 - sum(ways[n].values()) for m in following if m not in rare}
+        cost[n] = 1.0 + sum(share * cost[m] for m, share in ways[n].items())
+    runs = [0.0] * len(follows)
+    runs[start] = 1.0
+    for n in range(start, end):
+        for m, share in ways.get(n, {}).items():
+            runs[m] += runs[n] * share
+    return runs
+
+
+def kinds(instructions: list[Instruction], runs: list[float]) -> dict[str, float]:
+    """How many instructions of each kind run. runs: how often each one does."""
     counts = dict.fromkeys(("all", "special", "memory", "fma", "imad", "alu", "stores"), 0.0)
-    for n in path:
-        opcode, share = instructions[n].opcode, 1.0 if weight is None else weight[n]
+    for instruction, share in zip(instructions, runs, strict=True):
+        opcode = instruction.opcode
         counts["all"] += share
         kind = "special" if opcode.startswith(SPECIAL) else "memory" if opcode.startswith(MEMORY) else None
         kind = kind or ("fma" if opcode.startswith(FMA) else None)
@@ -166,22 +242,29 @@ def kinds(instructions: list[Instruction], path: list[int], weight: list[float] 
 
 def dynamic_counts(code: str, stores_needed: int, shares: dict[str, float]) -> dict[str, float]:
     """Instructions of one thread of an image program, by kind. shares: see bench/paths.py."""
-    instructions, labels = parse(code)
-    follows = successors(instructions, labels)
+    instructions, follows, jumps_back = in_order(*parse(code))
+
+    def along(start: int, end: int | None) -> dict[str, float]:
+        """Those between two places: along the longest path, or where shares are known as often as they are reached."""
+        if shares and end is not None:
+            runs = flow(follows, start, end, weights(instructions, follows, start, end, shares))
+        else:
+            path = set(longest(follows, start, end))
+            runs = [float(n in path) for n in range(len(instructions))]
+        return kinds(instructions, runs)
+
     loops = []
-    for n, instruction in enumerate(instructions):
-        if instruction.jump and labels[instruction.jump] <= n and labels[instruction.jump] != n:
-            body = longest(follows, labels[instruction.jump], n)
-            if body[-1] == n and any(instructions[m].opcode.startswith("STG") for m in body):
-                loops.append((labels[instruction.jump], n, body))
+    for start, last in jumps_back:
+        body = longest(follows, start, last)
+        if body[-1] == last and any(instructions[m].opcode.startswith("STG") for m in body):
+            loops.append((len(body), start, last))
     if not loops:  # the only tile, or all of them unrolled: the longest path is the image path or an upper bound of it
-        return kinds(instructions, longest(follows, 0, None))
-    header, end, body = max(loops, key=lambda loop: len(loop[2]))
-    weight = weights(instructions, follows, header, end, shares) if shares else None
-    if weight is not None:
-        body = longest(follows, header, end, weight)
-    outside = longest(follows, 0, header)[:-1] + longest(follows, end, None)[1:]
-    once, each = kinds(instructions, outside), kinds(instructions, body, weight)
+        return along(0, None)
+    _, header, end = max(loops)
+    before, each, after = along(0, header), along(header, end), along(end, None)
+    once = {k: before[k] + after[k] for k in each}
+    edges = kinds(instructions, [float(n in (header, end)) for n in range(len(instructions))])  # counted twice
+    once = {k: v - edges[k] for k, v in once.items()}
     trips = max(1.0, (stores_needed - once["stores"]) / each["stores"])
     return {k: once[k] + trips * each[k] for k in once}
 
@@ -270,7 +353,7 @@ def model() -> dict[str, Any]:
 
     variants = {name: entry_of(variant) for name, variant in HOT.items()}
     limited = [name for name, entry in variants.items() if any(is_limited(entry[gpu]) for gpu in GPUS)]
-    shares = counted([name for name in limited if branches(HOT[name])])
+    shares = counted([name for name in limited if not HOT[name].replay])
     for name in shares:
         variants[name] = entry_of(HOT[name], shares[name])
     return {"triton": triton.__version__, "note": "a model of the compiled code, not a measurement", "gpus": list(GPUS),
@@ -285,15 +368,6 @@ def entry_of(variant: Any, shares: dict[str, float] | None = None) -> dict[str, 
         entry |= {gpu: figures.pop(gpu) for gpu in GPUS if gpu in figures}
         entry[target] = figures
     return entry
-
-
-def branches(variant: Any) -> bool:
-    """Whether tiles of the variant's kernel may take different ways."""
-    from codegen import prepared_for, shape_of
-
-    prepared = prepared_for(shape_of(variant))
-    constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
-    return bool(constants.get("NOISY") or constants.get("RESIZES") or constants.get("N", 0) > 2)
 
 
 def counted(names: list[str]) -> dict[str, dict[str, float]]:

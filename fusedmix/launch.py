@@ -85,7 +85,9 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
     most = most_elements(recipe)
-    launch = launch or config.launch_for(elements, *itemsizes, 64 if hip else 32, most)
+    launch = launch or config.launch_for(
+        elements, *itemsizes, 64 if hip else 32, most, images_of(recipe), is_heavy(recipe)
+    )
 
     row = shape.x_shape[-1] * (shape.x_shape[1] if shape.out_last else 1)
     layout = layout_of(shape, launch, elements, row if recipe.choices else 0)
@@ -166,7 +168,9 @@ def tile_stride(row: int, block: int, tiles: int) -> int:
     What a method computes from columns alone is then computed once.
     """
     stride = row // math.gcd(row, block) if row else 1
-    walked = (tiles + (config.MAX_TILES + 1) * stride) * block  # at most, the last programs' tiles past the end with it
+    walked = (
+        tiles + (4 * config.MAX_TILES + 1) * stride
+    ) * block  # at most, the last programs' tiles past the end with it
     return stride if tiles >= MIN_TILES * stride and walked < 2**31 else 1
 
 
@@ -203,7 +207,12 @@ def most_elements(recipe: Recipe) -> int:
     """Elements of a thread that leave registers for what the recipe computes (tests/test_codegen.py: no spills)."""
     if not recipe.choices:
         return 16
-    return 4 if is_heavy(recipe) or any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices) else 8
+    return 4 if any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices) else 8
+
+
+def images_of(recipe: Recipe) -> int:
+    """Images that a program of it writes at the most."""
+    return 1 if recipe.choices and not codes.any_mixes(recipe.choices) else 2
 
 
 def is_heavy(recipe: Recipe) -> bool:
@@ -215,13 +224,12 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
     """What the family's kernel must be able to do."""
     methods = [method_of(code) for code in recipe.choices]
     everything = (*recipe.choices, recipe.erase)
-    mixes = any(method != codes.METHOD_NONE and not codes.drops(method) for method in methods)
     return dict(
         CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
         ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
-        BLENDS=codes.METHOD_MIXUP in methods or codes.METHOD_SMOOTHMIX in methods, RESIZES=recipe.resizes,
+        BLENDS=codes.METHOD_MIXUP in methods,
         BILINEAR=any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices),
-        DROPS=any(codes.drops(method) for method in methods), MIXES=mixes,
+        DROPS=any(codes.drops(method) for method in methods), MIXES=codes.any_mixes(recipe.choices),
         NOISY=reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in everything)), CENTRE=grid_centre(height, width),
     )  # fmt: skip
 
@@ -237,7 +245,8 @@ def prepare_augment(
     itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
     family = family_constants(recipe, geometry.height, geometry.width)
     most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
-    launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most)
+    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and family["MIXES"])
+    launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most, images_of(recipe), heavy)
     layout = layout_of(shape, launch, pixels, geometry.width)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = (
@@ -254,7 +263,6 @@ def prepare_augment(
     )  # fmt: skip
     constants = {**family, **constants, "BILINEAR": geometry.bilinear}
     numbers = (*sizes, *layout.smoothed)
-    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and family["MIXES"])
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
 
 

@@ -199,6 +199,19 @@ def boxed(method: int) -> bool:
     return method in (METHOD_CUTMIX, METHOD_RESIZEMIX, METHOD_CUTOUT, METHOD_ERASING)
 
 
+def any_mixes(codes: Sequence[int]) -> bool:
+    """True if a method among codes mixes with a partner (a kernel calls it: no calls in it)."""
+    mixing = METHOD_MIXUP, METHOD_CUTMIX, METHOD_GRIDMIX, METHOD_RESIZEMIX, METHOD_SMOOTHMIX, METHOD_FMIX
+    return any(code & 0xFF in mixing for code in codes)
+
+
+def divides(code: int) -> bool:
+    """True for methods whose region is found by dividing by sizes of its own (a kernel calls it: no calls in it)."""
+    method = code & 0xFF
+    nearest = code >> FLAG_SHIFT & FLAG_BILINEAR == 0
+    return method in (METHOD_GRIDMASK, METHOD_HIDE, METHOD_GRIDMIX) or (method == METHOD_RESIZEMIX and nearest)
+
+
 def slots_of(code: int) -> int:
     """Numbers that describe the region of a choice: four a box, seven of GridMask's grid, four of cells or a bell."""
     method = method_of(code)

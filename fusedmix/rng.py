@@ -24,8 +24,9 @@ ERASE    6       own index                    0     erase: erased when unit(word
 REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
 NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n):
-                                                    radius and angle (Box-Muller) of the first two, then of the
-                                                    others; seed = the key drawn as word 1 (mixed: SAMPLE word 1)
+                                                    radius and angle (Box-Muller; bits 31..9 within a quarter
+                                                    turn, bits 0 and 1 signs) of the first two, then of the others;
+                                                    seed = the key drawn as word 1 (mixed: SAMPLE word 1)
 CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
                                                     row and column of try 0
 FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;
@@ -60,6 +61,7 @@ GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: Mur
 ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
 ROUNDER_BITS = 0x4B400000  # which is then what the bits exceed this by
 TURN_BITS = 14  # GridMask's cosine and sine are integers of 2**-14: times 2**16 half pixels they fit 31 bits
+TAP_BITS = 15  # pixels of byte images lie whole 2**-15ths between two others: with 8 more bits float32 is exact
 GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact
 

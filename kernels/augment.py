@@ -15,16 +15,12 @@ from fusedmix import recipe, rng
 
 from .family import (
     KNOBS,
-    blended,
     drops,
     each_at,
     family_plan,
-    family_value,
-    quiet_beyond,
+    family_values,
     region_at,
-    soft_of,
-    some_of,
-    taken_by,
+    touched_by,
     write_rows,
 )
 from .geometry import (
@@ -32,6 +28,7 @@ from .geometry import (
     colored,
     crop_box,
     folded,
+    held,
     inverse_affine,
     located,
     source_map,
@@ -40,8 +37,8 @@ from .geometry import (
 from .masks import origin_of, place_in_row
 from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
-from .pixel import raised, to_float
-from .regions import as_bits, between, from_bits
+from .pixel import BYTE_BASE, ROUNDER, to_float
+from .regions import ROUNDER_BITS, as_bits, between, from_bits, small_int
 from .sampling import EXACT, below, unit
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
@@ -66,12 +63,15 @@ PLACE_COLUMNS = tl.constexpr(recipe.PLACE_COLUMNS)
 COLOR_COLUMNS = tl.constexpr(recipe.COLOR_COLUMNS)
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
+BEYOND_NOTHING = tl.constexpr(-1)  # known to the kernel only
 STREAM_CROP = tl.constexpr(rng.STREAM_CROP)
 STREAM_FLIP = tl.constexpr(rng.STREAM_FLIP)
 STREAM_AFFINE = tl.constexpr(rng.STREAM_AFFINE)
 STREAM_SHEAR = tl.constexpr(rng.STREAM_SHEAR)
 STREAM_COLOR = tl.constexpr(rng.STREAM_COLOR)
 STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
+TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
+TAP_STEPS_INT = tl.constexpr(1 << rng.TAP_BITS)
 TRIES = tl.constexpr(rng.TRIES)
 TRY_STEP = tl.constexpr(rng.TRY_STEP)
 
@@ -221,15 +221,12 @@ def spot(
     x, row, column, limits, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr
 ):  # fmt: skip
     """(pointers to the first channel of the source's pixels, whether they are there). The pointers are always valid."""
-    row, row_there = folded(row, limits[0], limits[2], BEYOND)
-    column, column_there = folded(column, limits[1], limits[3], BEYOND)
-    return x + (row * IN_W + column) * (C if IN_LAST else 1), row_there & column_there
-
-
-@triton.jit
-def load_channel(pointers, needed, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr):
-    """One channel of the pixels at a spot, or of those `needed`: a mask costs an instruction a pixel."""
-    return tl.load(pointers + CHANNEL * (1 if IN_LAST else IN_PIXELS), mask=needed)
+    there = row == row
+    if BEYOND != BEYOND_NOTHING:
+        row, row_there = folded(row, limits[0], limits[2], BEYOND)
+        column, column_there = folded(column, limits[1], limits[3], BEYOND)
+        there = row_there & column_there
+    return x + (row * IN_W + column) * (C if IN_LAST else 1), there
 
 
 @triton.jit
@@ -237,8 +234,11 @@ def tap(
     pointers, there, needed, fill_ptr, CHANNEL: tl.constexpr, IN_PIXELS: tl.constexpr, IN_LAST: tl.constexpr,
     BEYOND: tl.constexpr,
 ):  # fmt: skip
-    """One channel of the pixels at a spot, float32. Its distance is a constant, so that it costs no address."""
-    found = to_float(load_channel(pointers, needed, CHANNEL, IN_PIXELS, IN_LAST))
+    """One channel of the pixels at a spot, float32. Its distance is a constant, so that it costs no address.
+
+    needed: which pixels, or None for all: a mask costs an instruction a pixel.
+    """
+    found = to_float(tl.load(pointers + CHANNEL * (1 if IN_LAST else IN_PIXELS), mask=needed))
     if BEYOND == BEYOND_FILL:
         found = tl.where(there, found, tl.load(fill_ptr + CHANNEL))
     return found
@@ -250,57 +250,145 @@ def tapped(
     IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
 ):  # fmt: skip
     """One channel between two neighbours in a row, float32."""
-    if BEYOND != BEYOND_FILL and left.dtype.element_ty == tl.uint8:
-        a = raised(load_channel(left, needed, CHANNEL, IN_PIXELS, IN_LAST))
-        b = raised(load_channel(right, needed, CHANNEL, IN_PIXELS, IN_LAST))
-        return (a - 8388608.0) + far * (b - a)
     a = tap(left, left_there, needed, fill_ptr, CHANNEL, IN_PIXELS, IN_LAST, BEYOND)
     b = tap(right, right_there, needed, fill_ptr, CHANNEL, IN_PIXELS, IN_LAST, BEYOND)
     return a + far * (b - a)
 
 
 @triton.jit
-def picture(
-    x, map, limits, coloring, y, column, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
-    IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
-    MOST: tl.constexpr,
+def whole_steps(share):
+    """A share of the way between two pixels, rounded to whole steps, halves to even."""
+    return ((share * TAP_STEPS + ROUNDER) - ROUNDER) * (1.0 / TAP_STEPS)
+
+
+@triton.jit
+def between_columns(u, IN_W: tl.constexpr):
+    """(left column, how far right of it in whole steps, halves to even) of places u from the first column's centre."""
+    left = tl.minimum(tl.floor(u), IN_W - 2.0)
+    return small_int(left), ((u - left) * TAP_STEPS + ROUNDER).to(tl.int32, bitcast=True) - ROUNDER_BITS
+
+
+@triton.jit
+def between_bytes(
+    x, v, left, right, needed, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
 ):  # fmt: skip
-    """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors."""
-    IN_PIXELS: tl.constexpr = IN_H * IN_W
-    v, u = located(map, y, column, TURNS)
+    """Byte images between the centres of four pixels, all of which are there: C float32 tensors.
+
+    v: places from the first row's centre; left, right: of `between_columns`. One address serves all four neighbours: at
+    an edge the outer two get the weight 0 or 1. A row's two are weighed in integers, which float32 holds exactly when
+    they are added to the bits of 2**23; the difference of two such is exact, and so is what the first `fma` makes of
+    one. The second rounds, once, what is exact up to there.
+    """
+    NEXT: tl.constexpr = C if IN_LAST else 1
+    top = tl.minimum(tl.floor(v), IN_H - 2.0)
+    low, rest = whole_steps(v - top) * (1.0 / TAP_STEPS), TAP_STEPS_INT - right
+    here = x + (small_int(top) * IN_W + left) * NEXT
     value = ()
-    if BILINEAR and BEYOND == BEYOND_EDGE and x.dtype.element_ty == tl.uint8 and IN_H > 1 and IN_W > 1:
-        # One address serves all four neighbours: at an edge the outer two get the weight 0 or 1.
-        v = tl.minimum(tl.maximum(v - 0.5, limits[0].to(tl.float32)), (limits[2] - 1).to(tl.float32))
-        u = tl.minimum(tl.maximum(u - 0.5, limits[1].to(tl.float32)), (limits[3] - 1).to(tl.float32))
-        top, left = tl.minimum(tl.floor(v), IN_H - 2.0), tl.minimum(tl.floor(u), IN_W - 2.0)
-        low, far = v - top, u - left
-        NEXT: tl.constexpr = C if IN_LAST else 1
-        here = x + (top.to(tl.int32) * IN_W + left.to(tl.int32)) * NEXT
-        for k in tl.static_range(C):
-            upper = tapped(here, None, here + NEXT, None, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            lower = tapped(
-                here + IN_W * NEXT, None, here + (IN_W + 1) * NEXT, None, needed, far, fill_ptr, k, IN_PIXELS,
-                IN_LAST, BEYOND,
-            )  # fmt: skip
-            value = value + (upper + low * (lower - upper),)
-    elif BILINEAR:
+    for k in tl.static_range(C):
+        spot = here + k * (1 if IN_LAST else IN_H * IN_W)
+        a = tl.load(spot, mask=needed).to(tl.int32)
+        b = tl.load(spot + NEXT, mask=needed).to(tl.int32)
+        c = tl.load(spot + IN_W * NEXT, mask=needed).to(tl.int32)
+        d = tl.load(spot + (IN_W + 1) * NEXT, mask=needed).to(tl.int32)
+        upper = from_bits(a * rest + (b * right + BYTE_BASE))
+        lower = from_bits(c * rest + (d * right + BYTE_BASE))
+        above = tl.fma(upper, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
+        value = value + (tl.fma(low, lower - upper, above),)
+    return value
+
+
+@triton.jit
+def between_any(
+    x, v, u, limits, needed, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
+):  # fmt: skip
+    """As `between_bytes`, of any images and with whatever lies beyond them."""
+    top, left = tl.floor(v), tl.floor(u)
+    low, far = v - top, u - left
+    BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
+    if BYTES:
+        low, far = whole_steps(low), whole_steps(far)
+    r, c = top.to(tl.int32), left.to(tl.int32)
+    spot_a, there_a = spot(x, r, c, limits, C, IN_W, IN_LAST, BEYOND)
+    spot_b, there_b = spot(x, r, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
+    spot_c, there_c = spot(x, r + 1, c, limits, C, IN_W, IN_LAST, BEYOND)
+    spot_d, there_d = spot(x, r + 1, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
+    value = ()
+    for k in tl.static_range(C):
+        upper = tapped(spot_a, there_a, spot_b, there_b, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+        lower = tapped(spot_c, there_c, spot_d, there_d, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
+        value = value + (tl.fma(low, lower - upper, upper) if BYTES else upper + low * (lower - upper),)
+    return value
+
+
+@triton.jit
+def nearest_pixels(
+    x, v, u, limits, needed, fill_ptr, C: tl.constexpr, IN_W: tl.constexpr, IN_PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
+):  # fmt: skip
+    """The pixels that hold the points (v, u): C float32 tensors."""
+    here, there = spot(x, tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32), limits, C, IN_W, IN_LAST, BEYOND)
+    value = ()
+    for k in tl.static_range(C):
+        value = value + (tap(here, there, needed, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
+    return value
+
+
+@triton.jit
+def is_whole(map, limits, H: tl.constexpr, W: tl.constexpr):
+    """Whether all that a map without a turn shows lies within the limits. Scalars."""
+    v, u = located(map, limits[0] * 0, limits[0] * 0, False)
+    last_v, last_u = located(map, limits[0] * 0 + (H - 1), limits[0] * 0 + (W - 1), False)
+    down = (tl.minimum(v, last_v) >= limits[0].to(tl.float32)) & (tl.maximum(v, last_v) < limits[2].to(tl.float32))
+    return (
+        down & (tl.minimum(u, last_u) >= limits[1].to(tl.float32)) & (tl.maximum(u, last_u) < limits[3].to(tl.float32))
+    )
+
+
+@triton.jit
+def column_place(map, limits, column):
+    """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
+    _, u = located(map, column, column, False)
+    place, _ = held(u - 0.5, limits[1], limits[3])
+    return place
+
+
+@triton.jit
+def picture(
+    x, map, limits, coloring, y, column, left, right, whole, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr,
+    IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr,
+    COLOR: tl.constexpr, MOST: tl.constexpr, HOISTS: tl.constexpr,
+):  # fmt: skip
+    """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors.
+
+    left, right: where HOISTS, of `between_columns`. whole: of `is_whole`.
+    """
+    BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
+    v, u = located(map, y, column, TURNS)
+    if BILINEAR and BYTES and (BEYOND == BEYOND_EDGE or BEYOND == BEYOND_FILL):
         v, u = v - 0.5, u - 0.5
-        top, left = tl.floor(v), tl.floor(u)
-        low, far = v - top, u - left
-        r, c = top.to(tl.int32), left.to(tl.int32)
-        spot_a, there_a = spot(x, r, c, limits, C, IN_W, IN_LAST, BEYOND)
-        spot_b, there_b = spot(x, r, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
-        spot_c, there_c = spot(x, r + 1, c, limits, C, IN_W, IN_LAST, BEYOND)
-        spot_d, there_d = spot(x, r + 1, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
-        for k in tl.static_range(C):
-            upper = tapped(spot_a, there_a, spot_b, there_b, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            lower = tapped(spot_c, there_c, spot_d, there_d, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-            value = value + (upper + low * (lower - upper),)
+        row, row_cover = held(v, limits[0], limits[2])
+        place, column_cover = held(u, limits[1], limits[3])
+        if IN_H > 1 and IN_W > 1:
+            if not HOISTS:
+                left, right = between_columns(place, IN_W)
+            value = between_bytes(x, row, left, right, needed, C, IN_H, IN_W, IN_LAST)
+        else:
+            value = between_any(x, row, place, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_EDGE)
+        if BEYOND == BEYOND_FILL:
+            missing = 1.0 - row_cover * column_cover
+            inner, value = value, ()
+            for k in tl.static_range(C):
+                value = value + (inner[k] + missing * (tl.load(fill_ptr + k) - inner[k]),)
+    elif BILINEAR:
+        value = between_any(x, v - 0.5, u - 0.5, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
+    elif BEYOND == BEYOND_FILL and not TURNS:
+        if whole:
+            value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_NOTHING)
+        else:
+            value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     else:
-        here, there = spot(x, tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32), limits, C, IN_W, IN_LAST, BEYOND)
-        for k in tl.static_range(C):
-            value = value + (tap(here, there, needed, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
+        value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     if COLOR:
         value = colored(value, MOST, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4])
     return value
@@ -344,11 +432,11 @@ def augment_kernel(
     offset = tl.load(state_ptr + 1, mask=has_state != 0, other=offset.to(tl.int64))
     NORM: tl.constexpr = norm_ptr is not None
     DTYPE: tl.constexpr = out_ptr.dtype.element_ty
-    ERASES: tl.constexpr = ERASE != 0
     PIXELS: tl.constexpr = H * W
     R: tl.constexpr = BLOCK // VEC
-    FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
+    BYTES: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8 and IN_H > 1 and IN_W > 1
+    HOISTS: tl.constexpr = BILINEAR and not TURNS and BYTES and BEYOND == BEYOND_EDGE and STRIDE * BLOCK % W == 0
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
 
@@ -395,88 +483,79 @@ def augment_kernel(
             both, which < 2, plan_ptr, gray_ptr, places, seed, offset, sample_offset, COLUMNS, FAMILY_COLUMNS, REPLAY,
             CROP, BOX, LIMITED, FLIPS, TURNS, COLOR, MOST, IN_H, IN_W, H, W,
         )  # fmt: skip
-        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS)
-        erased_i = region_at(erasures, 0, ERASE_SLOTS)
+        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N)
+        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1)
         map_i, limits_i = each_at(maps, 0, 6), each_at(bounds, 0, 4)
         coloring_i = each_at(colorings, 0, COLOR_COLUMNS if COLOR else 0)
         if MIXES:
             map_j, limits_j = each_at(maps, 1, 6), each_at(bounds, 1, 4)
             coloring_j = each_at(colorings, 1, COLOR_COLUMNS if COLOR else 0)
         if PAIRED:
-            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS)
-            erased_j = region_at(erasures, 1, ERASE_SLOTS)
+            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N)
+            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1)
 
         norm = ()
         if NORM:
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
-        left = owned - begin
-        for step in range(tl.minimum(tl.maximum((left + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
+        left_i, right_i = tl.zeros([R, VEC], tl.int32), tl.zeros([R, VEC], tl.int32)
+        left_j, right_j = left_i, right_i
+        whole_i = is_whole(map_i, limits_i, H, W)
+        whole_j = is_whole(map_j, limits_j, H, W) if MIXES else whole_i
+        ahead = owned - begin
+        for step in range(tl.minimum(tl.maximum((ahead + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
             pixel = start + lane
             mask = start < owned
             y = (start // W) if W % VEC == 0 else (pixel // W)
             element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, W), lane, W, VEC)
             x = element + along
-            soft_i, soft_j = 1.0, 1.0
-            if SOFT:
-                soft_i = soft_of(region_i[0], method_i, y, element, along, x, N, 1, W, R, VEC)
-                if PAIRED:
-                    soft_j = soft_of(region_j[0], method_j, y, element, along, x, N, 1, W, R, VEC)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
-            taken_i = taken_by(region_i, element, along, y, x, ranks_i, CHOICES, N, H, W, W, 1, VEC, CENTRE)
-            dropped_i = taken_i
-            if ERASES:
-                dropped_i = taken_by(erased_i, element, along, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
+            if HOISTS:  # what columns decide stays what it is in the first tile  # noqa: SIM102
+                if step == 0:
+                    left_i, right_i = between_columns(column_place(map_i, limits_i, x), IN_W)
+                    if MIXES:
+                        left_j, right_j = between_columns(column_place(map_j, limits_j, x), IN_W)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR,
-                TURNS, COLOR, MOST,
+                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, whole_i, None, beyond, C, IN_H, IN_W, IN_LAST,
+                BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
             )  # fmt: skip
             other = own
             if MIXES:
                 needed = None
                 if not PAIRED:
-                    pasted = some_of(taken_i) & (start < tl.where(drops(method_i), 0, owned))
-                    needed = mask & (pasted | (start < blended(method_i, lam_i, owned)))
+                    touched = touched_by(
+                        region_i, erased_i, method_i, lam_i, owned, start, element, along, y, x, ranks_i, CHOICES, N,
+                        ERASED, H, W, W, 1, VEC, CENTRE,
+                    )  # fmt: skip
+                    needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND,
-                    BILINEAR, TURNS, COLOR, MOST,
+                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, whole_j, needed, beyond, C, IN_H, IN_W,
+                    IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
                 )  # fmt: skip
+            channels = ()
+            for c in tl.static_range(C):
+                channels = channels + (x * 0 + c,)
             if PAIRED:
                 if field_ptr is not None:
                     ranks_j = tl.load(field_j + pixel, mask=mask, other=0)
-                taken_j = taken_by(region_j, element, along, y, x, ranks_j, CHOICES, N, H, W, W, 1, VEC, CENTRE)
-                dropped_j = taken_j
-                if ERASES:
-                    dropped_j = taken_by(erased_j, element, along, y, x, 0, ERASED, 1, H, W, W, 1, VEC, CENTRE)
-            filled_i, blank_i = region_i, erased_i
-            if NOISY:
-                filled_i = quiet_beyond(region_i, begin, SLOTS, H, W, BLOCK)
-                blank_i = quiet_beyond(erased_i, begin, ERASE_SLOTS, H, W, BLOCK)
-            if PAIRED:
-                filled_j, blank_j = region_j, erased_j
-                if NOISY:
-                    filled_j = quiet_beyond(region_j, begin, SLOTS, H, W, BLOCK)
-                    blank_j = quiet_beyond(erased_j, begin, ERASE_SLOTS, H, W, BLOCK)
-            for c in tl.static_range(C):
-                channel = x * 0 + c
-                if PAIRED:
-                    store_j = start < owned_j
-                    value_j = family_value(
-                        other[c], own[c], None, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j,
-                        False, fill_ptr, c * PIXELS + start, y, x, channel, store_j, MIXES, BLENDS, SOFT, False, False,
-                        DROPS, ERASES, NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
-                    )  # fmt: skip
-                    store_channel(
-                        out_j, value_j, pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM,
-                        INTERPRETED,
-                    )  # fmt: skip
-                value_i = family_value(
-                    own[c], other[c], None, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, False,
-                    fill_ptr, c * PIXELS + start, y, x, channel, mask, MIXES, BLENDS, SOFT, False, False, DROPS, ERASES,
-                    NOISY, C, H, W, PIXELS, False, FINITE, VEC % 4 == 0, R, VEC,
+                store_j = start < owned_j
+                values = family_values(
+                    other, own, None, method_j, lam_j, region_j, erased_j, begin, start, element, along, y, x, ranks_j,
+                    channels, fill_ptr, store_j, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS,
+                    CENTRE, False, VEC % 4 == 0, W, 1, R, VEC, C,
                 )  # fmt: skip
-                store_channel(out_i, value_i, pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
+                for c in tl.static_range(C):
+                    store_channel(
+                        out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED
+                    )
+            values = family_values(
+                own, other, None, method_i, lam_i, region_i, erased_i, begin, start, element, along, y, x, ranks_i,
+                channels, fill_ptr, mask, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS, CENTRE,
+                False, VEC % 4 == 0, W, 1, R, VEC, C,
+            )  # fmt: skip
+            for c in tl.static_range(C):
+                store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             begin += STRIDE * BLOCK
             start += STRIDE * BLOCK

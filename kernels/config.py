@@ -18,15 +18,23 @@ NUM_WARPS = 4
 MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
 HEAVY_REGISTERS = 255  # for long lists of methods, which spill at 128
 VECTOR_BYTES = 16
-MAX_TILES = 16
+MIN_TILES = 4  # of a sample, below which a program gets half the warps
+MAX_TILES = 16  # of a pair, with NUM_WARPS
 
 
-def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32, most: int = 16) -> Launch:
+def launch_for(
+    sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32, most: int = 16, images: int = 2,
+    heavy: bool = False,
+) -> Launch:  # fmt: skip
     """Launch of a batch whose samples have `sample_elements` elements.
 
     A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; one vector of the wider type
     where input and output differ in width, so that loads and stores share a layout and skip shared memory. At `most`
     below 16, one vector of so many elements: regions of the family take registers.
+
+    Draws are paid by many elements a thread: programs that write one image, not two, walk twice the tiles; where
+    threads take so many registers (`heavy`) that few fit on a multiprocessor, programs have half the warps and twice
+    the tiles, and where samples have few tiles, half the warps.
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
     per_thread = min(2 * vector, 16)
@@ -34,9 +42,12 @@ def launch_for(sample_elements: int, x_itemsize: int, out_itemsize: int, warp_si
         per_thread = min(vector, most)
     elif x_itemsize != out_itemsize:
         per_thread = vector
-    block = per_thread * warp_size * NUM_WARPS
-    tiles = min(MAX_TILES, max(1, -(-sample_elements // block)))
-    return Launch(block, tiles, NUM_WARPS)
+    warps = NUM_WARPS
+    if heavy or (most < 16 and sample_elements < MIN_TILES * per_thread * warp_size * warps):
+        warps //= 2
+    block = per_thread * warp_size * warps
+    tiles = min(MAX_TILES * 2 // images * NUM_WARPS // warps, max(1, -(-sample_elements // block)))
+    return Launch(block, tiles, warps)
 
 
 def vector_elements(sample_elements: int, itemsize: int, most: int = 16) -> int:

@@ -34,7 +34,7 @@ from .mix import (
     source,
 )
 from .philox import words, words_at
-from .pixel import lerp, to_float
+from .pixel import to_float
 from .regions import (
     as_bits,
     bell,
@@ -50,10 +50,12 @@ from .regions import (
     inside_cells,
     inside_grid,
     inside_wide_cells,
+    magic_of,
     nearest,
     normal,
     normal_runs,
-    soft_weight,
+    positive,
+    soft_share,
     stripe_length,
     turn,
 )
@@ -68,6 +70,7 @@ from .sampling import (
     unit,
 )
 
+MOST_HOISTED = tl.constexpr(2)  # longer lists compute what the drawn method makes of columns in its tiles only
 METHOD_NONE = tl.constexpr(recipe.METHOD_NONE)
 METHOD_MIXUP = tl.constexpr(recipe.METHOD_MIXUP)
 METHOD_CUTMIX = tl.constexpr(recipe.METHOD_CUTMIX)
@@ -85,7 +88,6 @@ FLAG_MINMAX = tl.constexpr(recipe.FLAG_MINMAX)
 FLAG_WIDE = tl.constexpr(recipe.FLAG_WIDE)
 WIDE_CELL = tl.constexpr(recipe.WIDE_CELL)
 NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
-NO_NOISE = tl.constexpr(~(3 << recipe.NOISE_SHIFT))
 NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
 NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
 ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
@@ -100,6 +102,8 @@ method_of = triton.constexpr_function(recipe.method_of)
 count_of = triton.constexpr_function(recipe.count_of)
 has_flag = triton.constexpr_function(recipe.has_flag)
 row_code = triton.constexpr_function(recipe.row_code)
+divides = triton.constexpr_function(recipe.divides)
+any_mixes = triton.constexpr_function(recipe.any_mixes)
 STREAM_REGION = tl.constexpr(rng.STREAM_REGION)
 STREAM_HOLES = tl.constexpr(rng.STREAM_HOLES)
 STREAM_ERASE = tl.constexpr(rng.STREAM_ERASE)
@@ -217,8 +221,8 @@ def minmax_edges(word_side, word, low, high, SIDE: tl.constexpr):
 
 @triton.jit
 def mixed_region(
-    knob, box_ptr, i, mask, lam, word_u, word_v, word_y, word_x, region_words, CODE: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, SIZE: tl.constexpr, GIVEN_LAM: tl.constexpr, WANT_LAM: tl.constexpr,
+    knob, box_ptr, i, mask, lam, word_u, word_v, word_y, word_x, seed, offset, index, CODE: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, GIVEN_LAM: tl.constexpr, WANT_LAM: tl.constexpr,
 ):  # fmt: skip
     """(SIZE slots of a method that mixes, lam as the region leaves it), for the samples i: int32 [N]."""
     METHOD: tl.constexpr = method_of(CODE)
@@ -250,7 +254,8 @@ def mixed_region(
         WIDE: tl.constexpr = (W + CELLS - 1) // CELLS
         ACROSS: tl.constexpr = (W + WIDE - 1) // WIDE
         COUNT: tl.constexpr = ACROSS * ((H + HIGH - 1) // HIGH)
-        key = region_words[0].to(tl.int32, bitcast=True)
+        word_key, _, _, _ = words(seed, offset, index, STREAM_REGION)
+        key = word_key.to(tl.int32, bitcast=True)
         share = ((1.0 - lam) * 16777216.0).to(tl.int32)
         if WANT_LAM:
             cell = tl.arange(0, triton.next_power_of_2(COUNT))[None, :]
@@ -260,8 +265,9 @@ def mixed_region(
             lam = tl.div_rn(kept.to(tl.float32), H * W * 1.0)
         return padded((i * 0 + HIGH, i * 0 + WIDE, key, share), i, 4, SIZE), lam
     if METHOD == METHOD_SMOOTHMIX:
-        row, column = below(region_words[0], H), below(region_words[1], W)
-        sigma = between(region_words[2], tl.load(knob + KNOB_A), tl.load(knob + KNOB_B))
+        word_row, word_column, word_sigma, _ = words(seed, offset, index, STREAM_REGION)
+        row, column = below(word_row, H), below(word_column, W)
+        sigma = between(word_sigma, tl.load(knob + KNOB_A), tl.load(knob + KNOB_B))
         tall, wide = bell_width(sigma, H), bell_width(sigma, W)
         if WANT_LAM:
             y, x = tl.arange(0, triton.next_power_of_2(H))[None, :], tl.arange(0, triton.next_power_of_2(W))[None, :]
@@ -298,31 +304,25 @@ def write_region(row, mask, slots, key, code, START: tl.constexpr, SIZE: tl.cons
 
 @triton.jit
 def drawn_choice(
-    i, mate, mask, index, share, word_u, word_v, word_y, word_x, region_words, knob, lam_ptr, box_ptr, seed, offset,
-    CODE: tl.constexpr, ROW: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr,
+    i, mate, mask, index, lam, word_u, word_v, word_y, word_x, knob, box_ptr, seed, offset, CODE: tl.constexpr,
+    ROW: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SLOTS: tl.constexpr, GIVEN_LAM: tl.constexpr,
     WANT_LAM: tl.constexpr,
 ):  # fmt: skip
-    """(taken, method, code, lam, slots) of one choice, for the samples i: int32 [N]."""
+    """(method, code, lam, slots) of one choice, for the samples i: int32 [N]. lam: as drawn or given."""
     METHOD: tl.constexpr = method_of(CODE)
-    here = share < tl.load(knob)
     if METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
-        applied = here
+        applied = i >= 0
         lam = (i * 0).to(tl.float32) + 1.0
         slots = dropped_region(knob, seed, offset, index, CODE, STREAM_REGION, STREAM_HOLES, H, W, SLOTS)
     else:
-        applied = here & (mate != i)  # a sample left alone is not mixed
-        if lam_ptr is not None:
-            lam = tl.load(lam_ptr + i, mask=mask, other=1.0)
-            lam = tl.minimum(tl.maximum(lam, 0.0), 1.0)
-        else:
-            lam = symmetric_beta(word_u, word_v, tl.load(knob + KNOB_A))
+        applied = mate != i  # a sample left alone is not mixed
         slots, lam = mixed_region(
-            knob, box_ptr, i, mask, lam, word_u, word_v, word_y, word_x, region_words, CODE, H, W, SLOTS,
-            lam_ptr is not None, WANT_LAM,
+            knob, box_ptr, i, mask, lam, word_u, word_v, word_y, word_x, seed, offset, index, CODE, H, W, SLOTS,
+            GIVEN_LAM, WANT_LAM,
         )  # fmt: skip
     slots = chosen(applied, slots, padded((), i, 0, SLOTS), SLOTS)
     method = tl.where(applied, METHOD, METHOD_NONE)
-    return here, method, tl.where(applied, row_code(CODE, ROW), 0), tl.where(applied, lam, 1.0), slots
+    return method, tl.where(applied, row_code(CODE, ROW), 0), tl.where(applied, lam, 1.0), slots
 
 
 @triton.jit
@@ -333,7 +333,8 @@ def family_plan(
 ):  # fmt: skip
     """(method, lam, region, erased) of the samples i: int32 [N], read from the plan or drawn.
 
-    A region is (slots, key, code). Without WANT_LAM, lam is right for mixup only.
+    A region is (slots, key, code). Without WANT_LAM, lam is right for mixup only. What no sample has chosen is left
+    out by a branch.
     """
     if REPLAY:
         row = plan_ptr + i * COLUMNS
@@ -354,44 +355,75 @@ def family_plan(
         index = sample_offset + i
     apply, noise, word_u, word_v = words(seed, offset, index, STREAM_SAMPLE)
     word_y, word_x, _, _ = words(seed, offset, index, STREAM_BOX)
-    region_words = words(seed, offset, index, STREAM_REGION)
-    share = unit(apply)
+    choice = i * 0 + N
+    for back in tl.static_range(N):  # the first edge above the word is written last
+        choice = tl.where(unit(apply) < tl.load(knobs_ptr + (N - 1 - back) * KNOBS), N - 1 - back, choice)
 
     method, code, lam = i * 0, i * 0, (i * 0).to(tl.float32) + 1.0
     slots = padded((), i, 0, SLOTS)
-    for back in tl.static_range(N):  # the first edge above the word is written last
-        here, this_method, this_code, this_lam, this_slots = drawn_choice(
-            i, mate, mask, index, share, word_u, word_v, word_y, word_x, region_words,
-            knobs_ptr + (N - 1 - back) * KNOBS, lam_ptr, box_ptr, seed, offset, CHOICES[N - 1 - back], N - 1 - back, H,
-            W, SLOTS, WANT_LAM,
-        )  # fmt: skip
-        method, code = tl.where(here, this_method, method), tl.where(here, this_code, code)
-        lam, slots = tl.where(here, this_lam, lam), chosen(here, this_slots, slots, SLOTS)
+    drawn_lam = lam
+    if lam_ptr is not None:
+        drawn_lam = tl.minimum(tl.maximum(tl.load(lam_ptr + i, mask=mask, other=1.0), 0.0), 1.0)
+    elif any_mixes(CHOICES):  # the alpha of whichever choice it is
+        alpha = tl.load(knobs_ptr + tl.minimum(choice, N - 1) * KNOBS + KNOB_A)
+        drawn_lam = symmetric_beta(word_u, word_v, alpha)
+    for k in tl.static_range(N):
+        here = choice == k
+        if some(here):
+            this_method, this_code, this_lam, this_slots = drawn_choice(
+                i, mate, mask, index, drawn_lam, word_u, word_v, word_y, word_x, knobs_ptr + k * KNOBS, box_ptr, seed,
+                offset, CHOICES[k], k, H, W, SLOTS, lam_ptr is not None, WANT_LAM,
+            )  # fmt: skip
+            method, code = tl.where(here, this_method, method), tl.where(here, this_code, code)
+            lam, slots = tl.where(here, this_lam, lam), chosen(here, this_slots, slots, SLOTS)
     region = (slots, tl.where(method == METHOD_NONE, 0, noise.to(tl.int32, bitcast=True)), code)
 
+    key, code = i * 0, i * 0
+    slots = padded((), i, 0, ERASE_SLOTS)
     if ERASE != 0:
         own_index = sample_offset + i
         knob = knobs_ptr + N * KNOBS
         apply, noise, _, _ = words(seed, offset, own_index, STREAM_ERASE)
         here = unit(apply) < tl.load(knob)
-        new_slots = dropped_region(
-            knob, seed, offset, own_index, ERASE, STREAM_ERASE_REGION, STREAM_ERASE_HOLES, H, W, ERASE_SLOTS
-        )
-        erased_slots = chosen(here, new_slots, padded((), i, 0, ERASE_SLOTS), ERASE_SLOTS)
-        erased = (
-            erased_slots, tl.where(here, noise.to(tl.int32, bitcast=True), 0),
-            tl.where(here, row_code(ERASE, N), 0),
-        )  # fmt: skip
-    else:
-        erased = ((), i * 0, i * 0)
-    return method, lam, region, erased
+        if some(here):
+            new_slots = dropped_region(
+                knob, seed, offset, own_index, ERASE, STREAM_ERASE_REGION, STREAM_ERASE_HOLES, H, W, ERASE_SLOTS
+            )
+            slots = chosen(here, new_slots, slots, ERASE_SLOTS)
+        key, code = tl.where(here, noise.to(tl.int32, bitcast=True), 0), tl.where(here, row_code(ERASE, N), 0)
+    return method, lam, region, (slots, key, code)
 
 
 @triton.jit
-def region_at(region, N: tl.constexpr, SIZE: tl.constexpr):
-    """Region of sample N of a tensor of two (or one), as scalars."""
-    slots, key, code = region
-    return each_at(slots, N, SIZE), at(key, N), at(code, N)
+def some(flags):
+    """Whether any of flags [N] is true: a scalar."""
+    return tl.max(flags.to(tl.int32), 0) != 0
+
+
+@triton.jit
+def region_at(region, N: tl.constexpr, SIZE: tl.constexpr, CODES: tl.constexpr, CHOICES: tl.constexpr):
+    """Region of sample N of a tensor of two (or one), as scalars, with the divisors that its CHOICES CODES need.
+
+    Those, two numbers of `magic_of`, are made here, since no compiler moves a division that a branch may leave out to
+    where it is made once.
+    """
+    slots, key, code = each_at(region[0], N, SIZE), at(region[1], N), at(region[2], N)
+    first, second = tl.cast(0, tl.uint32), tl.cast(0, tl.uint32)
+    for k in tl.static_range(CHOICES):
+        if divides(CODES[k]):  # noqa: SIM102
+            if code & 0xFF == method_of(CODES[k]):
+                first, second = magics_of(slots, CODES[k])
+    return slots, key, code, (first, second)
+
+
+@triton.jit
+def magics_of(slots, CODE: tl.constexpr):
+    """`magic_of` the sizes that a region is divided by: its cells', its grid's, its box's."""
+    if method_of(CODE) == METHOD_RESIZEMIX:
+        tall, wide = slots[2] - slots[0], slots[3] - slots[1]
+    else:
+        tall, wide = slots[0], slots[1]
+    return magic_of(positive(tall)), magic_of(positive(wide))
 
 
 @triton.jit
@@ -401,11 +433,12 @@ def drops(method):
 
 @triton.jit
 def taken_by_one(
-    slots, method, everywhere, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    slots, magics, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
-    """Where the region lies, if the choice CODE has made it. everywhere: the method, in the shape of a tile."""
+    """Where the region lies, if the choice CODE has made it."""
     METHOD: tl.constexpr = method_of(CODE)
+    everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
         taken = everywhere < 0
         for hole in tl.static_range(count_of(CODE)):
@@ -413,12 +446,12 @@ def taken_by_one(
             taken |= inside_row(y, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP)
         return taken
     if METHOD == METHOD_GRIDMASK:
-        return inside_grid(slots, y, x, H, W, CENTRE) & (everywhere == METHOD)
+        return inside_grid(slots, magics[0], y, x, H, W, CENTRE) & (everywhere == METHOD)
     if METHOD == METHOD_HIDE or METHOD == METHOD_GRIDMIX:
         WIDE: tl.constexpr = has_flag(CODE, FLAG_WIDE) or (METHOD == METHOD_GRIDMIX and W >= VEC * count_of(CODE))
         if WIDE and ROW % VEC == 0:
-            return inside_wide_cells(slots, element, along, y, method == METHOD, W, STEP, VEC)
-        return inside_cells(slots, y, x, W) & (everywhere == METHOD)
+            return inside_wide_cells(slots, magics, element, along, y, method == METHOD, W, STEP, VEC)
+        return inside_cells(slots, magics, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
         return (ranks >= slots[0]) & (everywhere == METHOD)
     return everywhere < 0
@@ -430,56 +463,27 @@ def taken_by(
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
     """True where a region replaces the image. CODES: the N choices that may have made it."""
-    slots, _, code = region
+    slots, _, code, magics = region
     method = code & 0xFF
-    everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
-    taken = everywhere < 0  # nowhere
+    taken = (x + y) * 0 < 0  # nowhere
     for k in tl.static_range(N):
-        if N > 2:  # a long list costs what the drawn choice does
-            if method == method_of(CODES[k]):
-                taken |= taken_by_one(
-                    slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
-                )
-        else:
+        if method == method_of(CODES[k]):
             taken |= taken_by_one(
-                slots, method, everywhere, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+                slots, magics, method, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
             )
     return taken
 
 
 @triton.jit
-def touches(slots, begin, SIZE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
-    """Whether boxes have a row in the tile of BLOCK elements from `begin` on."""
-    top = begin // ROW
-    bottom = (begin + (BLOCK - 1)) // ROW - top
-    top = top % H
-    bottom += top  # beyond H: in the next channel
-    touched = begin < 0
-    for box in tl.static_range(SIZE // 4):
+def touches(slots, place, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on."""
+    end = place + BLOCK
+    touched = place < 0
+    for box in tl.static_range(COUNT):
         y0, y1 = slots[4 * box], slots[4 * box + 2]
-        touched |= (y0 < y1) & (((top < y1) & (bottom >= y0)) | (bottom >= H + y0))
+        first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
+        touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
     return touched
-
-
-@triton.jit
-def quiet_beyond(region, begin, SIZE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
-    """The region without its noise where its boxes have no row in the tile of BLOCK elements from `begin` on."""
-    slots, key, code = region
-    return slots, key, tl.where(touches(slots, begin, SIZE, H, ROW, BLOCK), code, code & NO_NOISE)
-
-
-@triton.jit
-def soft_of(
-    slots, method, y, element, along, x, N: tl.constexpr, STEP: tl.constexpr, ROW: tl.constexpr, R: tl.constexpr,
-    VEC: tl.constexpr,
-):  # fmt: skip
-    """`soft_weight` of samples that need it; of N choices one."""
-    if N == 1:
-        return soft_weight(slots, y, element, along, STEP, ROW, R, VEC)
-    weight = (x * 0).to(tl.float32) + 1.0
-    if method == METHOD_SMOOTHMIX:
-        weight = soft_weight(slots, y, element, along, STEP, ROW, R, VEC)
-    return weight
 
 
 @triton.jit
@@ -492,7 +496,7 @@ def fill_of(
     NOISY: the kinds of noise there may be, joined by or. RUNS: elements lie in runs of VEC, a multiple of 4, of one
     channel, numbered in the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
     """
-    _, key, code = region
+    _, key, code, _ = region
     row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
     value = tl.load(row + channel)
     if NOISY:
@@ -515,8 +519,8 @@ def fill_of(
 
 @triton.jit
 def shrunk_partner(
-    x_other, slots, y, x, channel, mask, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
-    IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
+    x_other, slots, magics, y, x, channel, mask, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
 ):  # fmt: skip
     """The whole partner shrunk into the box of the first four slots."""
     down, across = y - slots[0], x - slots[1]
@@ -526,50 +530,112 @@ def shrunk_partner(
     else:
         base, step = channel * PIXELS, 1
     if BILINEAR:
-        top, bottom, low = bilinear(down, tall, H)
-        left, right, far = bilinear(across, wide, W)
-        upper = to_float(tl.load(x_other + base + (top * W + left) * step, mask=mask, other=0))
-        upper_right = to_float(tl.load(x_other + base + (top * W + right) * step, mask=mask, other=0))
-        lower = to_float(tl.load(x_other + base + (bottom * W + left) * step, mask=mask, other=0))
-        lower_right = to_float(tl.load(x_other + base + (bottom * W + right) * step, mask=mask, other=0))
+        top, low = bilinear(down, tall, H)
+        left, far = bilinear(across, wide, W)
+        here = x_other + base + (top * W + left) * step  # one address for all four: the others are constants away
+        RIGHT: tl.constexpr = (C if IN_LAST else 1) if W > 1 else 0
+        BELOW: tl.constexpr = (W * C if IN_LAST else W) if H > 1 else 0
+        upper = to_float(tl.load(here, mask=mask))
+        upper_right = to_float(tl.load(here + RIGHT, mask=mask))
+        lower = to_float(tl.load(here + BELOW, mask=mask))
+        lower_right = to_float(tl.load(here + (BELOW + RIGHT), mask=mask))
         upper = upper + far * (upper_right - upper)
         lower = lower + far * (lower_right - lower)
         return upper + low * (lower - upper)
-    pixel = nearest(down, tall, H) * W + nearest(across, wide, W)
-    return to_float(tl.load(x_other + base + pixel * step, mask=mask, other=0))
+    pixel = nearest(down, tall, magics[0], H) * W + nearest(across, wide, magics[1], W)
+    return to_float(tl.load(x_other + base + pixel * step, mask=mask))
 
 
 @triton.jit
-def family_value(
-    own, other, x_other, method, lam, region, erased, taken, dropped, soft, near, fill_ptr, first, y, x, channel,
-    mask, MIXES: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr,
-    DROPS: tl.constexpr, ERASES: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, PIXELS: tl.constexpr, IN_LAST: tl.constexpr, FINITE: tl.constexpr, RUNS: tl.constexpr,
-    R: tl.constexpr, VEC: tl.constexpr,
+def is_near(
+    slots, method, place, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """The mixed value of one sample: blended, then its region replaced, then what is erased.
+    """Whether the choice CODE has made a region, and that may lie in the tile of BLOCK elements from `place` on."""
+    METHOD: tl.constexpr = method_of(CODE)
+    near = method == METHOD
+    if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
+        near = near & touches(slots, place, count_of(CODE), H, ROW, BLOCK)
+    if METHOD == METHOD_HIDE:
+        near = near & (slots[3] > 0)
+    return near
 
-    soft: what `soft_of` returns, where SOFT. near: whether a shrunk partner has rows in the tile, where RESIZES. first,
-    RUNS, R, VEC: see `fill_of`.
+
+@triton.jit
+def replace_region(
+    values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr, mask,
+    CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
+    METHOD: tl.constexpr = method_of(CODE)
+    slots, _, code, magics = region
+    method = code & 0xFF
+    if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
+        if is_near(slots, method, place, CODE, H, ROW, R * VEC):
+            taken = taken_by_one(slots, magics, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE)
+            result = ()
+            for c in tl.static_range(COUNT):
+                filling = other[c]
+                if METHOD == METHOD_RESIZEMIX:
+                    filling = shrunk_partner(
+                        x_other, slots, magics, y, x, channels[c], mask & taken, C, H, W, PIXELS, IN_LAST, BILINEAR
+                    )
+                elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
+                    filling = fill_of(
+                        region, fill_ptr, first + c * PIXELS, y, x, channels[c], C, W, PIXELS, NOISY, RUNS, R, VEC
+                    )
+                result = result + (tl.where(taken, filling, values[c]),)
+            values = result
+    return values
+
+
+@triton.jit
+def moved(start, weight, to, away, COUNT: tl.constexpr):
+    """start + weight (to - away), tile by tile."""
+    result = ()
+    for c in tl.static_range(COUNT):
+        result = result + (start[c] + weight * (to[c] - away[c]),)
+    return result
+
+
+@triton.jit
+def family_values(
+    own, other, x_other, method, lam, region, erased, place, first, element, along, y, x, ranks, channels, fill_ptr,
+    mask, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
+    BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
+
+    own, other, channels: tuples with an entry a tile. Which method a sample has and whether a region lies in a tile are
+    scalars: a branch each, so that a tile costs what is done to it, however long the list.
+
+    place: where the tile begins in its plane. first, RUNS, R, VEC: see `fill_of`.
     """
-    value, filling = own, other
-    slots, _, _ = region
-    if BLENDS:
-        weight = tl.where(method == METHOD_MIXUP, lam, 1.0)
-        if SOFT:
-            weight = tl.where(method == METHOD_SMOOTHMIX, soft, weight)
-        value = lerp(own, other, weight, FINITE)
-    if RESIZES:  # noqa: SIM102
-        if near:  # known to the tile only
-            filling = shrunk_partner(x_other, slots, y, x, channel, mask & taken, C, H, W, PIXELS, IN_LAST, BILINEAR)
-    if DROPS:
-        constant = fill_of(region, fill_ptr, first, y, x, channel, C, W, PIXELS, NOISY, RUNS, R, VEC)
-        filling = tl.where(drops(method), constant, filling) if MIXES else constant
-    value = tl.where(taken, filling, value)
-    if ERASES:
-        constant = fill_of(erased, fill_ptr, first, y, x, channel, C, W, PIXELS, NOISY, RUNS, R, VEC)
-        value = tl.where(dropped, constant, value)
-    return value
+    values = own
+    if BLENDS:  # noqa: SIM102
+        if (method == METHOD_MIXUP) & (lam != 1.0):  # from the side with the larger weight, as `lerp`
+            if lam < 0.5:
+                values = moved(other, lam, own, other, COUNT)
+            else:
+                values = moved(own, lam - 1.0, own, other, COUNT)
+    if SOFT:  # noqa: SIM102
+        if method == METHOD_SMOOTHMIX:
+            share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
+            values = moved(own, share, other, own, COUNT)
+    for k in tl.static_range(N):
+        values = replace_region(
+            values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr, mask,
+            CHOICES[k], BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+        )  # fmt: skip
+    if ERASE != 0:
+        values = replace_region(
+            values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, mask, ERASE,
+            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+        )  # fmt: skip
+    return values
 
 
 @triton.jit
@@ -584,6 +650,21 @@ def clamp_bytes(value, DTYPE: tl.constexpr, FILLS: tl.constexpr):
 def blended(method, lam, owned):
     """End of the elements that are blended: all or none."""
     return tl.where(((method == METHOD_MIXUP) & (lam != 1.0)) | (method == METHOD_SMOOTHMIX), owned, 0)
+
+
+@triton.jit
+def touched_by(
+    region, erased, method, lam, owned, start, element, along, y, x, ranks, CHOICES: tl.constexpr, N: tl.constexpr,
+    ERASED: tl.constexpr, H: tl.constexpr, W: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr,
+    CENTRE: tl.constexpr,
+):  # fmt: skip
+    """Whether a run of elements holds any that change: [R, 1]."""
+    taken = taken_by(region, element, along, y, x, ranks, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
+    touched = some_of(taken) | (start < blended(method, lam, owned))
+    if ERASED[0] != 0:
+        dropped = taken_by(erased, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
+        touched = touched | some_of(dropped)
+    return touched
 
 
 @triton.jit
@@ -634,7 +715,7 @@ def family_kernel(
     ALIGN: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, K: tl.constexpr,
     KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr,
     ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr, COLUMNS: tl.constexpr,
-    BLENDS: tl.constexpr, SOFT: tl.constexpr, RESIZES: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
+    BLENDS: tl.constexpr, SOFT: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr,
     SKIP: tl.constexpr, TRANSPOSE: tl.constexpr, OUT_LAST: tl.constexpr, TARGET: tl.constexpr,
     BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
@@ -645,13 +726,13 @@ def family_kernel(
     offset = tl.load(state_ptr + 1, mask=has_state != 0, other=offset.to(tl.int64))
     NORM: tl.constexpr = norm_ptr is not None
     DTYPE: tl.constexpr = out_ptr.dtype.element_ty
-    ERASES: tl.constexpr = ERASE != 0
     IN_LAST: tl.constexpr = OUT_LAST != (TRANSPOSE != 0)
-    FINITE: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8
+    FILLS: tl.constexpr = DROPS or ERASE != 0
     ROW: tl.constexpr = W * C if OUT_LAST else W
     STEP: tl.constexpr = C if OUT_LAST else 1
     R: tl.constexpr = BLOCK // VEC
     RUNS: tl.constexpr = VEC % 4 == 0 and PIXELS % VEC == 0 and not OUT_LAST
+    PLANE: tl.constexpr = H * ROW
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
 
     if pid < row_programs:
@@ -666,6 +747,7 @@ def family_kernel(
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
         begin = (tile // STRIDE * (STRIDE * TILES) + tile % STRIDE) * BLOCK
+        place = begin % PLANE
         start = begin + tl.arange(0, R)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
         i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
@@ -683,86 +765,67 @@ def family_kernel(
             tl.where(which == 0, i, j), tl.where(which == 0, j, i), which < 2, plan_ptr, lam_ptr, box_ptr, knobs_ptr,
             seed, offset, sample_offset, CHOICES, N, ERASE, MODE, H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, False,
         )  # fmt: skip
-        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS)
-        erased_i = region_at(erasures, 0, ERASE_SLOTS)
+        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N)
+        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1)
         if PAIRED:
-            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS)
-            erased_j = region_at(erasures, 1, ERASE_SLOTS)
+            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N)
+            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1)
 
         for step in range(TILES):
             offs, mask = start + lane, start < owned
             mean, inverse_std = channel_norm(norm_ptr, start, lane, mask, C, PIXELS, OUT_LAST, VEC)
             y = (start // ROW) % H if ROW % VEC == 0 else (offs // ROW) % H
-            element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, ROW), lane, ROW, VEC)
+            origin = start
+            if N <= MOST_HOISTED:
+                origin = origin_of(start, step, STRIDE * BLOCK, ROW)
+            element, along = place_in_row(origin, lane, ROW, VEC)
             x = (element + along) // STEP
             channel = offs % C if OUT_LAST else (start if PIXELS % VEC == 0 else offs) // PIXELS
-            soft_i, soft_j = 1.0, 1.0
-            if SOFT:
-                soft_i = soft_of(region_i[0], method_i, y, element, along, x, N, STEP, ROW, R, VEC)
-                if PAIRED:
-                    soft_j = soft_of(region_j[0], method_j, y, element, along, x, N, STEP, ROW, R, VEC)
-            near_i, near_j = False, False
-            if RESIZES:
-                near_i = (method_i == METHOD_RESIZEMIX) & touches(region_i[0], begin, 4, H, ROW, BLOCK)
-                if PAIRED:
-                    near_j = (method_j == METHOD_RESIZEMIX) & touches(region_j[0], begin, 4, H, ROW, BLOCK)
-            filled_i, blank_i = region_i, erased_i
-            if NOISY:
-                filled_i = quiet_beyond(region_i, begin, SLOTS, H, ROW, BLOCK)
-                blank_i = quiet_beyond(erased_i, begin, ERASE_SLOTS, H, ROW, BLOCK)
-            if PAIRED:
-                filled_j, blank_j = region_j, erased_j
-                if NOISY:
-                    filled_j = quiet_beyond(region_j, begin, SLOTS, H, ROW, BLOCK)
-                    blank_j = quiet_beyond(erased_j, begin, ERASE_SLOTS, H, ROW, BLOCK)
             src = source(offs, C, PIXELS, TRANSPOSE)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + y * W + x, mask=mask, other=0)
-            taken_i = taken_by(region_i, element, along, y, x, ranks_i, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
-            dropped_i = taken_i
-            touched_i = some_of(taken_i) | (start < blended(method_i, lam_i, owned))
-            if ERASES:
-                dropped_i = taken_by(erased_i, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
-                touched_i = touched_i | some_of(dropped_i)
             store_i = mask
+            if SKIP or (MIXES and not PAIRED):
+                touched_i = touched_by(
+                    region_i, erased_i, method_i, lam_i, owned, start, element, along, y, x, ranks_i, CHOICES, N,
+                    ERASED, H, W, ROW, STEP, VEC, CENTRE,
+                )  # fmt: skip
             if SKIP:  # in place: only the runs that change are read and written
                 store_i = touched_i & mask
             if PAIRED:
                 if field_ptr is not None:
                     ranks_j = tl.load(field_j + y * W + x, mask=mask, other=0)
-                taken_j = taken_by(region_j, element, along, y, x, ranks_j, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
-                dropped_j = taken_j
-                touched_j = some_of(taken_j) | (start < blended(method_j, lam_j, owned_j))
-                if ERASES:
-                    dropped_j = taken_by(erased_j, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
-                    touched_j = touched_j | some_of(dropped_j)
                 store_j = start < owned_j
                 if SKIP:
+                    touched_j = touched_by(
+                        region_j, erased_j, method_j, lam_j, owned_j, start, element, along, y, x, ranks_j, CHOICES, N,
+                        ERASED, H, W, ROW, STEP, VEC, CENTRE,
+                    )  # fmt: skip
                     store_j = touched_j & store_j
                 needed = store_i | store_j
                 own = to_float(tl.load(x_i + src, mask=needed, other=0))
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
-                value_j = family_value(
-                    other, own, x_i, method_j, lam_j, filled_j, blank_j, taken_j, dropped_j, soft_j, near_j, fill_ptr,
-                    start, y, x, channel, store_j, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H,
-                    W, PIXELS, IN_LAST, FINITE, RUNS, R, VEC,
-                )  # fmt: skip
+                value_j = family_values(
+                    (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, start, element, along, y, x,
+                    ranks_j, (channel,), fill_ptr, store_j, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W,
+                    PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
+                )[0]  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0))
                 other = own
                 if MIXES:
                     needs = touched_i & (start < tl.where(drops(method_i), 0, owned))
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
-            value_i = family_value(
-                own, other, x_j, method_i, lam_i, filled_i, blank_i, taken_i, dropped_i, soft_i, near_i, fill_ptr,
-                start, y, x, channel, store_i, MIXES, BLENDS, SOFT, RESIZES, BILINEAR, DROPS, ERASES, NOISY, C, H, W,
-                PIXELS, IN_LAST, FINITE, RUNS, R, VEC,
-            )  # fmt: skip
+            value_i = family_values(
+                (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, start, element, along, y, x, ranks_i,
+                (channel,), fill_ptr, store_i, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W, PIXELS,
+                CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
+            )[0]  # fmt: skip
             if PAIRED:
-                value_j = clamp_bytes(value_j, DTYPE, DROPS or ERASES)
+                value_j = clamp_bytes(value_j, DTYPE, FILLS)
                 tl.store(out_j + offs, finish(value_j, mean, inverse_std, NORM, DTYPE, INTERPRETED), mask=store_j)
-            value_i = clamp_bytes(value_i, DTYPE, DROPS or ERASES)
+            value_i = clamp_bytes(value_i, DTYPE, FILLS)
             tl.store(out_i + offs, finish(value_i, mean, inverse_std, NORM, DTYPE, INTERPRETED), mask=store_i)
-            begin += STRIDE * BLOCK
+            place = (place + STRIDE * BLOCK) % PLANE
             start += STRIDE * BLOCK

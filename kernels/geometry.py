@@ -119,6 +119,13 @@ def folded(index, low, high, BEYOND: tl.constexpr):
 
 
 @triton.jit
+def held(place, low, high):
+    """(place kept between the first and last pixel of [low, high), how much of a pixel's width there is left of it)."""
+    inner = tl.minimum(tl.maximum(place, low.to(tl.float32)), (high - 1).to(tl.float32))
+    return inner, tl.maximum(1.0 - tl.abs(place - inner), 0.0)
+
+
+@triton.jit
 def gray_of(red, green, blue):
     return RED * red + GREEN * green + BLUE * blue
 
@@ -131,17 +138,16 @@ def between_0_and(value, most):
 @triton.jit
 def colored(value, most, brightness, contrast, saturation, pivot, grayscale):
     """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
-    pivot = pivot * most
+    rest = (1.0 - contrast) * (pivot * most)
     bright = ()
     for c in tl.static_range(3):
         channel = between_0_and(value[c] * brightness, most)
-        bright = bright + (between_0_and(pivot + contrast * (channel - pivot), most),)
-    gray = gray_of(bright[0], bright[1], bright[2])
+        bright = bright + (between_0_and(contrast * channel + rest, most),)
+    rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
     vivid = ()
     for c in tl.static_range(3):
-        vivid = vivid + (between_0_and(gray + saturation * (bright[c] - gray), most),)
-    gray = gray_of(vivid[0], vivid[1], vivid[2])
-    result = ()
-    for c in tl.static_range(3):
-        result = result + (tl.where(grayscale != 0, gray, vivid[c]),)
-    return result
+        vivid = vivid + (between_0_and(saturation * bright[c] + rest, most),)
+    if grayscale != 0:
+        gray = gray_of(vivid[0], vivid[1], vivid[2])
+        vivid = (gray, gray, gray)
+    return vivid

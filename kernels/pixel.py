@@ -15,14 +15,8 @@ BYTE_BASE = tl.constexpr(0x4B000000)  # the bits of 2**23: an integer below 2**2
 def to_float(value):
     """float32 of a pixel; of a byte by way of its bits, since conversions are slower than arithmetic."""
     if value.dtype == tl.uint8:
-        return raised(value) - 8388608.0
+        return (value.to(tl.int32) | BYTE_BASE).to(tl.float32, bitcast=True) - 8388608.0
     return value.to(tl.float32)
-
-
-@triton.jit
-def raised(value):
-    """A byte plus 2**23, float32: the difference of two such is exact."""
-    return (value.to(tl.int32) | BYTE_BASE).to(tl.float32, bitcast=True)
 
 
 @triton.jit

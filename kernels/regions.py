@@ -100,12 +100,14 @@ def turn(degrees):
 
 
 @triton.jit
-def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.constexpr):
+def inside_grid(slots, magic, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.constexpr):
     """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin in 2**-14, inverted.
+
+    magic: `magic_of` d.
 
     Coordinates are whole half pixels from the image's centre, so that turning them is exact in integers.
     """
-    d, cosine, sine = tl.maximum(slots[0], 1), slots[4], slots[5]
+    d, cosine, sine = positive(slots[0]), slots[4], slots[5]
     down = 2 * y + 1 - H
     low = cosine * down + CENTRE * TURN_UNIT + (d - slots[2]) * TURN_UNIT
     high = CENTRE * TURN_UNIT - sine * down + (d - slots[3]) * TURN_UNIT
@@ -113,7 +115,6 @@ def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.conste
     column = cosine * (2 * x + (1 - W)) + high
     # Both are below 2**32, though not below 2**31. A rest r of a division by d shows as 2**32 r / d and a little more
     # in the low bits of a product, where sides and d up to 2**15 keep that little below 2**32 / d.
-    magic = magic_of(d)
     stripe = tl.where(slots[1] >= d, -1, slots[1] * magic.to(tl.int32, bitcast=True)).to(tl.uint32, bitcast=True)
     row, column = row.to(tl.uint32, bitcast=True) >> TURN_SHIFT, column.to(tl.uint32, bitcast=True) >> TURN_SHIFT
     striped = (row * magic < stripe) | (column * magic < stripe)
@@ -124,6 +125,12 @@ def inside_grid(slots, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.conste
 def fixed(x):
     """A cosine or sine in units of 2**-14, halves to even."""
     return (x * TURN_SCALE + ROUNDER).to(tl.int32, bitcast=True) - ROUNDER_BITS
+
+
+@triton.jit
+def positive(size):
+    """A size of a plan's slot, which anything may have written."""
+    return tl.maximum(size, 1)
 
 
 @triton.jit
@@ -158,24 +165,27 @@ def cell_taken(cell, key, share):
 
 
 @triton.jit
-def inside_cells(slots, y, x, W: tl.constexpr):
-    """True in the chosen cells of a grid. slots: height and width of a cell, key, share of chosen cells in 2**-24."""
-    cell_height, cell_width = tl.maximum(slots[0], 1), tl.maximum(slots[1], 1)
-    across = (W + cell_width - 1) // cell_width
-    down, right = quotient(y, cell_height, magic_of(cell_height)), quotient(x, cell_width, magic_of(cell_width))
+def inside_cells(slots, magics, y, x, W: tl.constexpr):
+    """True in the chosen cells of a grid. slots: height and width of a cell, key, share of chosen cells in 2**-24.
+
+    magics: `magic_of` the height and the width.
+    """
+    cell_height, cell_width = positive(slots[0]), positive(slots[1])
+    across = quotient(W + cell_width - 1, cell_width, magics[1])
+    down, right = quotient(y, cell_height, magics[0]), quotient(x, cell_width, magics[1])
     return cell_taken(down * across + right, slots[2], slots[3])
 
 
 @triton.jit
-def inside_wide_cells(slots, element, lane, y, wanted, W: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr):
+def inside_wide_cells(slots, magics, element, lane, y, wanted, W: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr):
     """As `inside_cells`, where a run of elements lies in one row and in at most two cells, which are hashed once.
 
     wanted: whether any cell is.
     """
-    cell_height, cell_width = tl.maximum(slots[0], 1), tl.maximum(slots[1], 1)
-    across = (W + cell_width - 1) // cell_width
-    right = quotient(element // STEP, cell_width, magic_of(cell_width))
-    cell = quotient(y, cell_height, magic_of(cell_height)) * across + right
+    cell_height, cell_width = positive(slots[0]), positive(slots[1])
+    across = quotient(W + cell_width - 1, cell_width, magics[1])
+    right = quotient(element // STEP, cell_width, magics[1])
+    cell = quotient(y, cell_height, magics[0]) * across + right
     edge = (right + 1) * cell_width * STEP - element
     first = tl.where(cell_taken(cell, slots[2], slots[3]), 0, edge)
     last = tl.where(cell_taken(cell + 1, slots[2], slots[3]), VEC, edge)
@@ -203,10 +213,10 @@ def bell_width(share, SIDE: tl.constexpr):
 
 
 @triton.jit
-def soft_weight(
+def soft_share(
     slots, y, element, along, STEP: tl.constexpr, ROW: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr
 ):  # fmt: skip
-    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis.
+    """Weight of the partner under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis.
 
     Where runs lie in one row, lanes are worked out as VEC tensors of R: in a tensor [R, VEC], triton would deal rows to
     threads in another way than the images' tiles, and carry the weights over through shared memory.
@@ -221,7 +231,7 @@ def soft_weight(
     else:
         across = bell_at((element + along) // STEP, slots[1], slots[3])
         down = bell_at(y, slots[0], slots[2])
-    return 1.0 - down * (across * BELL_UNIT)
+    return down * (across * BELL_UNIT)
 
 
 @triton.jit
@@ -255,43 +265,42 @@ def small_float(n):
 
 
 @triton.jit
+def small_int(x):
+    """int32 of a whole 0 <= x < 2**23, as `small_float` the other way."""
+    return (x + 8388608.0).to(tl.int32, bitcast=True) - BYTE_BASE
+
+
+@triton.jit
 def bell_share(weights, SIDE: tl.constexpr):
     """Mean weight along an axis: weights float32 [R, >= SIDE]."""
     return tl.div_rn(tl.sum(weights.to(tl.int32), 1).to(tl.float32), SIDE * BELL_SCALE)
 
 
 @triton.jit
-def nearest(offset, size, SIDE: tl.constexpr):
-    """Pixel of an axis of SIDE pixels shown at `offset` when the axis is shrunk to `size`."""
-    full = tl.maximum(size, 1)
-    return tl.minimum(quotient(tl.maximum(offset, 0) * SIDE, full, magic_of(full)), SIDE - 1)
+def nearest(offset, size, magic, SIDE: tl.constexpr):
+    """Pixel of an axis of SIDE pixels shown at `offset` when the axis is shrunk to `size`, of that `magic`."""
+    return tl.minimum(quotient(tl.maximum(offset, 0) * SIDE, positive(size), magic), SIDE - 1)
 
 
 @triton.jit
 def bilinear(offset, size, SIDE: tl.constexpr):
-    """(pixel before, pixel after, weight of the one after) at `offset` when the axis is shrunk to `size`."""
+    """(pixel before, weight of the one after) at `offset` when the axis is shrunk to `size`. At the end, weight 1."""
     full = tl.maximum(size, 1).to(tl.float32)
     scale = tl.div_rn(full * 0.0 + SIDE, full)
     at = (offset.to(tl.float32) + 0.5) * scale - 0.5
     at = tl.minimum(tl.maximum(at, 0.0), SIDE - 1.0)
-    first = tl.floor(at)
-    return first.to(tl.int32), tl.minimum(first.to(tl.int32) + 1, SIDE - 1), at - first
+    first = tl.minimum(tl.floor(at), tl.maximum(SIDE - 2.0, 0.0))
+    return small_int(first), at - first
 
 
 @triton.jit
 def polar(word_u, word_v):
-    """Two independent standard normal numbers, by Box and Muller's transform."""
+    """Two independent standard normal numbers, by Box and Muller's transform: the angle's lowest bits are signs."""
     radius = tl.sqrt_rn(log(open_unit(word_u)) * -2.0)
-    v = unit(word_v) * 4.0
-    quadrant = tl.floor(v)
-    f = v - quadrant
-    rising, falling = sin_half_pi(f), sin_half_pi(1.0 - f)
-    even = quadrant.to(tl.int32) % 2 == 0
-    cosine, sine = tl.where(even, falling, rising), tl.where(even, rising, falling)
-    return (
-        radius * tl.where((quadrant == 1.0) | (quadrant == 2.0), -1.0 * cosine, cosine),
-        radius * tl.where(quadrant >= 2.0, -1.0 * sine, sine),
-    )
+    v = open_unit(word_v)
+    cosine, sine = radius * sin_half_pi(1.0 - v), radius * sin_half_pi(v)
+    signs = word_v.to(tl.int32, bitcast=True)
+    return from_bits(as_bits(cosine) ^ (signs << 31)), from_bits(as_bits(sine) ^ (signs >> 1 << 31))
 
 
 @triton.jit

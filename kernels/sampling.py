@@ -24,6 +24,7 @@ LN2_HI = tl.constexpr(rng.LN2_HI)
 LN2_LO = tl.constexpr(rng.LN2_LO)
 LOG2_E = tl.constexpr(rng.LOG2_E)
 SQRT_HALF_BITS = tl.constexpr(rng.SQRT_HALF_BITS)
+ONE_BITS = tl.constexpr(rng.ONE_BITS)
 LOG_SHIFT = tl.constexpr(rng.ONE_BITS - rng.SQRT_HALF_BITS)
 LOG_POLY = tl.constexpr(rng.LOG_POLY)
 LOG_DEGREE = tl.constexpr(len(rng.LOG_POLY) - 1)
@@ -82,8 +83,11 @@ def unit(word):
 
 @triton.jit
 def open_unit(word):
-    """Uniform float32 in (0, 1), symmetric about 1/2: (k + 1/2) 2**-23 with k the top 23 bits."""
-    return ((word >> 9).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+    """Uniform float32 in (0, 1), symmetric about 1/2: (k + 1/2) 2**-23 with k the top 23 bits.
+
+    As a number of [1, 2) less 1 - 2**-24, which is exact, since conversions are slower than arithmetic.
+    """
+    return ((word >> 9).to(tl.int32) | ONE_BITS).to(tl.float32, bitcast=True) - 0.999999940395355224609375
 
 
 @triton.jit

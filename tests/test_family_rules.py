@@ -13,7 +13,7 @@ from scipy import stats
 from fusedmix.checks import knobs_of
 from fusedmix.cpu.family import words
 from fusedmix.field import fmix_ranks
-from fusedmix.reference.family import FamilyDraw, draw_family, own_weight, taken_by
+from fusedmix.reference.family import FamilyDraw, draw_family, given_weight, taken_by
 from fusedmix.reference.philox import words as slow_words
 from fusedmix.reference.regions import bilinear, nearest, normal
 from fusedmix.spec import (
@@ -184,7 +184,7 @@ def test_resizemix_boxes_and_pixels() -> None:
 def test_smoothmix_is_a_gaussian_bell() -> None:
     policy = Policy(((SmoothMix((0.25, 0.5)), 1.0),))
     draw = drawn(SmoothMix((0.25, 0.5)), 50, 24, 40)
-    weight = own_weight(draw, policy.recipe, 24, 40).double()
+    weight = 1 - given_weight(draw, policy.recipe, 24, 40).double()
     row, column, inverse_y, inverse_x = draw.region.slots[:, :4].unbind(1)
     y, x = torch.arange(24)[:, None], torch.arange(40)
     tall, wide = (v.int().view(torch.float32).double()[:, None, None] for v in (inverse_y, inverse_x))

@@ -85,7 +85,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "augment": {"sampled", "pictures", "brightest", "draw_augment", "augment", "pack_augment", "unpack_augment"},
         "family": {
             *("no_boxes", "first_fitting", "holes", "chosen_cells", "columns", "pixels", "draw_family", "in_boxes"),
-            *("own_weight", "noise_of"),
+            *("given_weight", "blends_softly", "noise_of"),
             *("mix_family", "apply_family", "adjoint_family", "weighed", "resized", "resized_adjoint"),
             *("pack", "unpack"),
         },

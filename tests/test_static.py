@@ -50,8 +50,43 @@ def test_expected_path() -> None:
     assert static.dynamic_counts(code, 4, {rare: 0.25}) == bound  # another statement's
 
 
+BOTH_WAYS = """
+//## File "{kernel}", line {top}
+.L_x_1:
+        /*0000*/              @!P0 BRA `(.L_x_3) ;
+//## File "{kernel}", line {rare} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+        /*0010*/                   FADD R3, R2, R2 ;
+        /*0020*/                   FADD R3, R3, R2 ;
+        /*0030*/                   FADD R3, R3, R2 ;
+//## File "{kernel}", line {top}
+.L_x_2:
+        /*0040*/                   STG.E.128 [R8], R4 ;
+        /*0050*/               @P1 BRA `(.L_x_1) ;
+        /*0060*/                   EXIT ;
+.L_x_3:
+        /*0070*/                   IADD3 R4, R3, R2, RZ ;
+        /*0080*/              @!P2 BRA `(.L_x_2) ;
+        /*0090*/                   CALL.REL.NOINC `($__internal_0_$__cuda_sm20_sqrt_rn_f32_slowpath) ;
+        /*00a0*/                   BRA `(.L_x_2) ;
+"""
+
+
+def test_both_ways_of_a_branch_count() -> None:
+    """Also those that lie behind the loop and jump back into it, which is no loop; slow paths are not taken."""
+    kernel = paths.KERNELS / "family.py"
+    top, rare = paths.tile_loop(kernel).start, 100
+    code = BOTH_WAYS.format(kernel=kernel, top=top, rare=rare)
+    names = [paths.place(str(kernel), line) for line in (top, rare)]
+    bound = static.dynamic_counts(code, 4, {})
+    assert (bound["all"], bound["fma"], bound["alu"]) == (1 + 4 * 6, 4 * 3, 0)  # the longer way
+    expected = static.dynamic_counts(code, 4, {" ".join(names): 0.25})
+    assert (expected["fma"], expected["alu"]) == (4 * 3 / 4, 4 * 3 / 4)
+    assert expected["all"] == 1 + 4 * (3 + 3 / 4 + 2 * 3 / 4)
+
+
 def test_shares_are_those_of_the_tiles() -> None:
-    """Noise is drawn by the tiles in whose rows a box lies, and by no others."""
+    """Noise is drawn by the tiles in whose rows a box lies, and boxes by the programs of samples that get one."""
     policy = Policy(((RandomErasing(p=0.7, area=(0.02, 0.2), fill_mode="pixel"), 1.0),))
     x = images((6, 3, 16, 16), torch.float32)
     trace = paths.Trace()
@@ -62,6 +97,12 @@ def test_shares_are_those_of_the_tiles() -> None:
         rows = [range(top, top + 4) for top in range(0, 16, 4)] * 3  # a tile has four rows
         touched += [any(y0 <= row < y1 for row in tile) for tile in rows]
     assert trace.tiles == len(touched)
-    share = round(sum(touched) / len(touched), 4)
+    share, drawn = round(sum(touched) / len(touched), 4), float((result.plan[:, 0] > 0).float().mean())
     assert 0.1 < share < 0.9
-    assert set(trace.shares().values()) == {0.0, share}  # what no tile does is in the other branches
+    assert 0.1 < drawn < 0.9
+    shares = {True: set(), False: set()}
+    for chain, value in trace.shares().items():
+        shares[paths.in_loop(chain.split()[0])].add(value)
+    assert shares[True] == {0.0, share}  # what no tile does is in the other branches
+    assert shares[False] == {0.0, round(drawn, 4)}
+    assert trace.programs == trace.tiles  # of one tile each

@@ -189,11 +189,11 @@ class Source:
                 for k, n in enumerate(members.tolist()):
                     self.paste_window(n, out[k], fill)
         elif geometry.height * geometry.width < SMALL_IMAGE:
-            out.copy_(sampled(self.x[rows].float(), own, geometry, self.fill))
+            out.copy_(sampled(self.x[rows], own, geometry, self.fill))
         elif geometry.turns:
             for k, n in enumerate(members.tolist()):
                 one = Placement(*(tuple(c[k : k + 1] for c in part) for part in own))
-                out[k] = sampled(self.x[n : n + 1].float(), one, geometry, self.fill)[0]
+                out[k] = sampled(self.x[n : n + 1], one, geometry, self.fill)[0]
         elif geometry.bilinear and not self.is_window:
             edges = torch.stack(own.limits, 1).tolist()
             flips = torch.stack([own.map[4] < 0, own.map[0] < 0], 1).tolist()
@@ -289,12 +289,17 @@ def recolor(image: Tensor, most: float, factors: tuple[float, float, float, floa
             gray.add_(torch.mul(channel, weight, out=part))
 
     image.mul_(brightness).clamp_(0, most)
-    image.sub_(pivot * most).mul_(contrast).add_(pivot * most).clamp_(0, most)
+    image.mul_(contrast).add_(float(np.float32(rest_of(contrast)) * np.float32(pivot * most))).clamp_(0, most)
     weigh()
-    image.sub_(gray).mul_(saturation).add_(gray).clamp_(0, most)
+    image.mul_(saturation).add_(gray.mul_(rest_of(saturation))).clamp_(0, most)
     if grayscale:
         weigh()
         image.copy_(gray.expand_as(image))
+
+
+def rest_of(factor: float) -> float:
+    """1 less a float32, rounded to one."""
+    return float(np.float32(1) - np.float32(factor))
 
 
 def points(step: Tensor, start: Tensor, size: int) -> Tensor:

@@ -42,7 +42,7 @@ from fusedmix.reference.family import (
 from fusedmix.reference.mix import finished
 from fusedmix.reference.philox import Words
 from fusedmix.reference.pixel import lerp, round_to
-from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_weight
+from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
 from . import native
 from .native import Array
@@ -246,12 +246,13 @@ class Samples:
         if stage > 0 or method not in (METHOD_MIXUP, METHOD_SMOOTHMIX):
             self.replace(n, stage, target)
             return
-        weight = self.lam[n]
+        own, other = self.source[n].float(), self.source[self.partner[n]].float()
         if method == METHOD_SMOOTHMIX:
             height, width = target.shape[1:]
             slots = [torch.tensor(v) for v in self.regions[0][0][n][:4]]
-            weight = soft_weight(slots, *pixels(height, width, slots[0]))
-        value = lerp(self.source[n].float(), self.source[self.partner[n]].float(), weight)
+            value = own + soft_share(slots, *pixels(height, width, slots[0])) * (other - own)
+        else:
+            value = lerp(own, other, self.lam[n])
         target.copy_(round_to(value, target.dtype))
 
     def replace(self, n: int, stage: int, target: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fusedmix import recipe as codes
 from fusedmix import rng
-from fusedmix.recipe import CROP_RESIZED, CROP_WINDOW, Geometry, Recipe
+from fusedmix.recipe import BEYOND_EDGE, BEYOND_FILL, CROP_RESIZED, CROP_WINDOW, Geometry, Recipe
 
 from .family import FamilyDraw, apply_family, columns, draw_family, pack, pixels, unpack
 from .geometry import (
@@ -15,6 +15,7 @@ from .geometry import (
     colored,
     crop_box,
     folded,
+    held,
     inverse_affine,
     located,
     source_map,
@@ -134,31 +135,45 @@ def draw_coloring(
 
 
 def sampled(x: Tensor, placement: Placement, geometry: Geometry, fill: Tensor) -> Tensor:
-    """x: float32 [B, C, H, W], each image as its map places it: [B, C, H', W']. fill: float32 [C]."""
+    """x: [B, C, H, W], each image as its map places it: float32 [B, C, H', W']. fill: float32 [C].
+
+    Between the pixels of byte images places lie whole steps apart, so that the value is exact (float64 holds it) until
+    it is rounded. Where `fill` begins, the image's edge fades into it: the value of the edge, weighed with what is left
+    of its pixel, which is what pixels of the value `fill` beyond the edge come to.
+    """
+    in_steps, x = x.dtype == torch.uint8, x.float()
     y, across = pixels(geometry.height, geometry.width, x)
     v, u = located(tuple(columns(list(placement.map))), y, across)
     y0, x0, y1, x1 = columns(list(placement.limits))
+    fades = in_steps and geometry.bilinear and geometry.beyond == BEYOND_FILL
+    beyond = BEYOND_EDGE if fades else geometry.beyond
 
     def tap(row: Tensor, column: Tensor) -> Tensor:
-        row, row_there = folded(row, y0, y1, geometry.beyond)
-        column, column_there = folded(column, x0, x1, geometry.beyond)
+        row, row_there = folded(row, y0, y1, beyond)
+        column, column_there = folded(column, x0, x1, beyond)
         index = (row * x.shape[3] + column).flatten(1)[:, None].expand(-1, x.shape[1], -1)
         found = x.flatten(2).gather(2, index).view(*x.shape[:2], geometry.height, geometry.width)
         return torch.where((row_there & column_there)[:, None], found, fill[:, None, None])
 
     if not geometry.bilinear:
         return tap(torch.floor(v).long(), torch.floor(u).long())
-    v, u = v - 0.5, u - 0.5
+    v, u, cover = v - 0.5, u - 0.5, torch.ones(())
+    if fades:
+        (v, row_cover), (u, column_cover) = held(v, y0, y1), held(u, x0, x1)
+        cover = (row_cover * column_cover)[:, None]
     top, left = torch.floor(v), torch.floor(u)
     low, far = (v - top)[:, None], (u - left)[:, None]
+    if in_steps:
+        low, far = ((share * 2.0**rng.TAP_BITS).round() / 2.0**rng.TAP_BITS for share in (low, far))
     row, column = top.long(), left.long()
     a, b, c, d = tap(row, column), tap(row, column + 1), tap(row + 1, column), tap(row + 1, column + 1)
     upper, lower = a + far * (b - a), c + far * (d - c)
-    return upper + low * (lower - upper)
+    value = (upper.double() + low * (lower - upper).double()).float() if in_steps else upper + low * (lower - upper)
+    return value + (1 - cover) * (fill[:, None, None] - value) if fades else value
 
 
 def pictures(x: Tensor, draw: AugmentDraw, geometry: Geometry, fill: Tensor, most: float) -> Tensor:
-    """The images placed and coloured, before they are mixed. x: float32 [B, C, H, W]."""
+    """The images placed and coloured, before they are mixed: float32. x: [B, C, H, W]."""
     value = sampled(x, draw.placement, geometry, fill)
     if draw.coloring is None:
         return value
@@ -221,7 +236,7 @@ def augment(
         plan = draw_augment(
             recipe, geometry, knobs, x.shape, most, seed, offset, sample_offset, gray=gray, partner=partner
         )
-    own = pictures(x.float(), plan, geometry, fill[-1, 0], most)
+    own = pictures(x, plan, geometry, fill[-1, 0], most)
     value = apply_family(own, own[plan.family.partner], plan.family, recipe, fill, field)
     out = finished(value, norm, out_dtype or x.dtype)
     return out, mixed_target(target, recipe, plan.family.partner, plan.family.lam), plan

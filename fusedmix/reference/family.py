@@ -58,7 +58,7 @@ from .regions import (
     inside_grid,
     nearest,
     normal,
-    soft_weight,
+    soft_share,
     stripe_length,
     turn,
     unit,
@@ -340,14 +340,28 @@ def taken_by(region: Region, kinds: tuple[int, ...], height: int, width: int, fi
     return taken
 
 
-def own_weight(drawn: FamilyDraw, recipe: Recipe, height: int, width: int) -> Tensor:
-    """Weight of the own pixels where images are blended, 1 elsewhere: float32 [B, 1, 1] or [B, H, W]."""
-    lam = torch.where(drawn.method == METHOD_MIXUP, drawn.lam, 1.0)[:, None, None]
-    if any(method_of(code) == METHOD_SMOOTHMIX for code in recipe.choices):
+def given_weight(drawn: FamilyDraw, recipe: Recipe, height: int, width: int) -> Tensor:
+    """Weight of the partner where images are blended, 0 elsewhere: float32 [B, 1, 1] or [B, H, W]."""
+    given = torch.where(drawn.method == METHOD_MIXUP, 1 - drawn.lam, 0.0)[:, None, None]
+    if blends_softly(recipe):
         y, x = pixels(height, width, drawn.lam)
-        soft = soft_weight(columns(list(drawn.region.slots[:, :4].unbind(1))), y, x)
-        lam = torch.where((drawn.method == METHOD_SMOOTHMIX)[:, None, None], soft, lam)
-    return lam
+        share = soft_share(columns(list(drawn.region.slots[:, :4].unbind(1))), y, x)
+        given = torch.where((drawn.method == METHOD_SMOOTHMIX)[:, None, None], share, given)
+    return given
+
+
+def blends_softly(recipe: Recipe) -> bool:
+    return any(method_of(code) == METHOD_SMOOTHMIX for code in recipe.choices)
+
+
+def blended(own: Tensor, other: Tensor, plan: FamilyDraw, recipe: Recipe) -> Tensor:
+    """Mixup by lam, SmoothMix by a weight a pixel; the others' own images. own, other: float32 [B, ...]."""
+    per_sample = -1, *[1] * (own.dim() - 1)
+    value = lerp(own, other, torch.where(plan.method == METHOD_MIXUP, plan.lam, 1.0).view(per_sample))
+    if blends_softly(recipe):
+        soft = own + given_weight(plan, recipe, *own.shape[2:])[:, None] * (other - own)
+        value = torch.where((plan.method == METHOD_SMOOTHMIX).view(per_sample), soft, value)
+    return value
 
 
 def resized(other: Tensor, region: Region, bilinearly: bool) -> Tensor:
@@ -430,10 +444,10 @@ def apply_family(
     words: Words = philox_words,
 ) -> Tensor:  # fmt: skip
     """The mixed images before they are normalised. own, other: float32 [B, ...]; other: the partners' images."""
+    value = blended(own, other, plan, recipe)
     if not recipe.has_box:
-        return lerp(own, other, own_weight(plan, recipe, 1, 1).view(-1, *[1] * (own.dim() - 1)))
+        return value
     height, width = own.shape[2:]
-    value = lerp(own, other, own_weight(plan, recipe, height, width)[:, None])
     taken = taken_by(plan.region, recipe.choices, height, width, field)[:, None]
     filling = other
     if recipe.resizes:
@@ -455,14 +469,14 @@ def apply_family(
 def adjoint_family(grad: Tensor, plan: FamilyDraw, recipe: Recipe, field: Tensor | None) -> Tensor:
     """Gradient of the images: what each kept of itself, and what its partners took from it. grad: float32 [B, ...]."""
     if not recipe.has_box:
-        own = own_weight(plan, recipe, 1, 1).view(-1, *[1] * (grad.dim() - 1))
-        return weighed(own, grad).index_add(0, plan.partner, weighed(1 - own, grad))
+        given = given_weight(plan, recipe, 1, 1).view(-1, *[1] * (grad.dim() - 1))
+        return weighed(1 - given, grad).index_add(0, plan.partner, weighed(given, grad))
     height, width = grad.shape[2:]
-    own = own_weight(plan, recipe, height, width).expand(-1, height, width)
+    given = given_weight(plan, recipe, height, width).expand(-1, height, width)
     taken = taken_by(plan.region, recipe.choices, height, width, field)
     shrunk = taken & (plan.method == METHOD_RESIZEMIX)[:, None, None]
     copied = taken & ~drops(plan.method)[:, None, None] & ~shrunk
-    kept, given = torch.where(taken, 0.0, own), torch.where(copied, 1.0, torch.where(taken, 0.0, 1 - own))
+    kept, given = torch.where(taken, 0.0, 1 - given), torch.where(copied, 1.0, torch.where(taken, 0.0, given))
     if plan.erased is not None:
         erased = taken_by(plan.erased, (recipe.erase,), height, width, None)
         kept, given, shrunk = torch.where(erased, 0.0, kept), torch.where(erased, 0.0, given), shrunk & ~erased

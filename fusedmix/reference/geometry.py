@@ -107,6 +107,12 @@ def folded(index: Tensor, low: Tensor, high: Tensor, beyond: int) -> tuple[Tenso
     return torch.minimum(torch.maximum(index, low), high - 1), torch.ones_like(there)
 
 
+def held(place: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """(place kept between the first and last pixel of [low, high), how much of a pixel's width there is left of it)."""
+    inner = torch.minimum(torch.maximum(place, low.float()), (high - 1).float())
+    return inner, (1 - (place - inner).abs()).clamp(min=0)
+
+
 def gray_of(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     return rng.GRAY[0] * red + rng.GRAY[1] * green + rng.GRAY[2] * blue
 
@@ -117,9 +123,9 @@ def colored(
 ) -> list[Tensor]:  # fmt: skip
     """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
     value = [(channel * brightness).clamp(0, most) for channel in value]
-    pivot = pivot * most
-    value = [(pivot + contrast * (channel - pivot)).clamp(0, most) for channel in value]
-    gray = gray_of(*value)
-    value = [(gray + saturation * (channel - gray)).clamp(0, most) for channel in value]
+    rest = (1 - contrast) * (pivot * most)
+    value = [(contrast * channel + rest).clamp(0, most) for channel in value]
+    rest = (1 - saturation) * gray_of(*value)
+    value = [(saturation * channel + rest).clamp(0, most) for channel in value]
     gray = gray_of(*value)
     return [torch.where(grayscale, gray, channel) for channel in value]

@@ -145,11 +145,11 @@ def bell_width(share: Tensor, side: int) -> Tensor:
     return number(0.5, share) / (sigma * sigma)
 
 
-def soft_weight(slots: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
-    """Own weight under SmoothMix. slots: centre row and column, then bits of 1 / (2 sigma**2) of each axis."""
+def soft_share(slots: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
+    """The partner's weight under SmoothMix. slots: centre row, column, then bits of 1 / (2 sigma**2) of each axis."""
     row, column, inverse_y, inverse_x = slots
     weight = bell(y - row, from_bits(inverse_y)) * bell(x - column, from_bits(inverse_x))
-    return 1 - weight * 2.0 ** (-2 * rng.BELL_BITS)
+    return weight * 2.0 ** (-2 * rng.BELL_BITS)
 
 
 def bell_share(weights: Tensor, side: int) -> Tensor:
@@ -164,30 +164,31 @@ def nearest(offset: Tensor, size: Tensor, side: int) -> Tensor:
 
 
 def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(pixel before, pixel after, weight of the one after) at `offset` when the axis is shrunk to `size`."""
+    """(pixel before, pixel after, weight of the one after) at `offset` when the axis is shrunk to `size`.
+
+    The last pixel of the axis is one after, of weight 1.
+    """
     scale = number(side, offset) / size.clamp(min=1).float()
     at = ((offset.float() + 0.5) * scale - 0.5).clamp(min=0.0, max=side - 1.0)
-    first = torch.floor(at)
+    first = torch.floor(at).clamp(max=max(side - 2.0, 0.0))
     return first.long(), (first.long() + 1).clamp(max=side - 1), at - first
 
 
 def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`, along a new last dimension.
 
-    By Box and Muller's transform, of two words for two numbers.
+    By Box and Muller's transform, of two words for two numbers: a radius, and an angle within a quarter turn to which
+    the lowest two bits give the signs.
     """
     stream = rng.STREAM_NOISE + rng.STREAM_STEP * fours
     word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream), -1)
     radius = sqrt(log(open_unit(word[..., 0::2])) * -2)
-    v = unit(word[..., 1::2]) * 4
-    quadrant = torch.floor(v)
-    f = v - quadrant
-    rising, falling = sin_half_pi(f), sin_half_pi(1 - f)
-    even = quadrant.long() % 2 == 0
-    cosine, sine = torch.where(even, falling, rising), torch.where(even, rising, falling)
-    cosine = torch.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)
-    sine = torch.where(quadrant >= 2, -sine, sine)
-    return torch.stack((radius * cosine, radius * sine), -1).flatten(-2)
+    angle = word[..., 1::2]
+    v = open_unit(angle)
+    cosine, sine = radius * sin_half_pi(1 - v), radius * sin_half_pi(v)
+    return torch.stack(
+        (torch.where(angle & 1 == 1, -cosine, cosine), torch.where(angle & 2 == 2, -sine, sine)), -1
+    ).flatten(-2)
 
 
 def normal(key: int, number: Tensor, words: Words = philox_words) -> Tensor:
