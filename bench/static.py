@@ -23,7 +23,8 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from .paths import ROOT, Chain, place, share_of
@@ -351,20 +352,27 @@ def model() -> dict[str, Any]:
     import triton
     from codegen_variants import HOT
 
-    variants = {name: entry_of(variant) for name, variant in HOT.items()}
+    variants = entries(list(HOT), {})
     limited = [name for name, entry in variants.items() if any(is_limited(entry[gpu]) for gpu in GPUS)]
     shares = counted([name for name in limited if not HOT[name].replay])
-    for name in shares:
-        variants[name] = entry_of(HOT[name], shares[name])
+    variants |= entries(list(shares), shares)
     return {"triton": triton.__version__, "note": "a model of the compiled code, not a measurement", "gpus": list(GPUS),
             "variants": variants, "shares": shares}  # fmt: skip
 
 
-def entry_of(variant: Any, shares: dict[str, float] | None = None) -> dict[str, Any]:
-    """Figures of a variant on all targets."""
+def entries(names: list[str], shares: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """Figures of hot variants on all targets, each by one of some processes."""
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        return dict(zip(names, pool.map(entry_of, names, [shares.get(name) for name in names]), strict=True))
+
+
+def entry_of(name: str, shares: dict[str, float] | None) -> dict[str, Any]:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from codegen_variants import HOT
+
     entry: dict[str, Any] = {}
     for target in dict.fromkeys(gpu.target for gpu in GPUS.values()):
-        figures = analyse(variant, target, shares=shares)
+        figures = analyse(HOT[name], target, shares=shares)
         entry |= {gpu: figures.pop(gpu) for gpu in GPUS if gpu in figures}
         entry[target] = figures
     return entry

@@ -361,7 +361,7 @@ def picture(
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors.
 
-    left, right: where HOISTS, of `between_columns`. whole: of `is_whole`.
+    left, right: where HOISTS, of `between_columns`. whole: whether all of the tile lies in the source (`is_whole`).
     """
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     v, u = located(map, y, column, TURNS)
@@ -419,7 +419,7 @@ def augment_kernel(
     ALIGN: tl.constexpr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr,
     ERASE: tl.constexpr, ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
-    FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, DROPS: tl.constexpr,
+    FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr,
     BEYOND: tl.constexpr,
     LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
@@ -506,6 +506,7 @@ def augment_kernel(
         for step in range(tl.minimum(tl.maximum((ahead + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
             pixel = start + lane
             mask = start < owned
+            full = begin + BLOCK <= PIXELS  # no pixels below the last row, where nothing may be read
             y = (start // W) if W % VEC == 0 else (pixel // W)
             element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, W), lane, W, VEC)
             x = element + along
@@ -518,8 +519,8 @@ def augment_kernel(
                     if MIXES:
                         left_j, right_j = between_columns(column_place(map_j, limits_j, x), IN_W)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, whole_i, None, beyond, C, IN_H, IN_W, IN_LAST,
-                BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
+                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, whole_i & full, None, beyond, C, IN_H, IN_W,
+                IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -531,8 +532,8 @@ def augment_kernel(
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, whole_j, needed, beyond, C, IN_H, IN_W,
-                    IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
+                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, whole_j & full, needed, beyond, C, IN_H,
+                    IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):

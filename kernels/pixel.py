@@ -27,17 +27,11 @@ def bytes_of(word, R: tl.constexpr, VEC: tl.constexpr):
 
 
 @triton.jit
-def lerp(own, other, lam, FINITE: tl.constexpr = False):
-    """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched.
-
-    FINITE: no infinity or NaN comes in, so that a weight of 0 does that by itself.
-    """
+def lerp(own, other, lam):
+    """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched."""
     swap = lam < 0.5
     big, weight = tl.where(swap, other, own), tl.where(swap, lam, lam - 1.0)  # |weight| <= 1/2, exact
-    value = big + weight * (own - other)
-    if FINITE:
-        return value
-    return tl.where(lam == 1.0, own, value)
+    return tl.where(lam == 1.0, own, big + weight * (own - other))
 
 
 @triton.jit

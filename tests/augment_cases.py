@@ -67,6 +67,7 @@ CASES = {
     "nothing": Case(Placement()),
     "flips": Case(Placement(flip=Flip(0.5, 0.5))),
     "crop and flip": Case(Placement(None, CROP, Flip())),
+    "smaller crop": Case(Placement((5, 6), RandomCrop(), Flip())),
     "smaller crop, reflect": Case(Placement((5, 6), RandomCrop(1, "reflect"), Flip())),
     "crop, edge, mixed": Case(Placement(None, RandomCrop(3, "edge"), Flip()), MIX),
     "crop, cutout": Case(Placement(None, CROP, Flip()), Policy(((Cutout(4), 1.0),)), (9.0, 8.0, 7.0)),

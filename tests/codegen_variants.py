@@ -84,8 +84,7 @@ FAMILY = {
     "smoothmix bfloat16": Variant(family(SmoothMix()), BF16, max_shared=8192),
     "fmix bfloat16": Variant(family(FMix()), BF16),
     "everything, erasing bfloat16": Variant(
-        family(*EVERYTHING, erase=RandomErasing()), BF16, gathers=True, load_width="64", max_registers=255,
-        max_shared=8192,
+        family(*EVERYTHING, erase=RandomErasing()), BF16, gathers=True, max_registers=255, max_shared=8192,
     ),
 }  # fmt: skip
 
