@@ -213,10 +213,19 @@ def test_crops_are_pad_and_slice(padding_mode: str) -> None:
     assert len(seen) > 2
 
 
+def weights_between(scale: Tensor, start: Tensor, size: int, low: int, high: int, side: int) -> Tensor:
+    """float64 [size, side]: what each pixel of an axis takes from the source's, at places rounded to whole steps."""
+    place = (scale * (torch.arange(size) + 0.5) + start - 0.5).clamp(low, high - 1)
+    first = place.floor().long()
+    share = ((place - first) * 2.0**TAP_BITS).round().double() / 2.0**TAP_BITS
+    pixel = torch.eye(side).double()
+    return (1 - share)[:, None] * pixel[first] + share[:, None] * pixel[(first + 1).clamp(max=side - 1)]
+
+
 def test_resized_crops_are_interpolate() -> None:
-    """F.interpolate of the crop without antialiasing; its own weights are rounded differently, ours to whole steps."""
+    """F.interpolate of the crop without antialiasing, but for half a step along each axis; exact at whole steps."""
     x = photographs(16, 40, 50)
-    half_steps = 2 * 2.0 ** -(TAP_BITS + 1)  # one along each axis
+    half_steps = 2 * 2.0 ** -(TAP_BITS + 1)
     augment = fusedmix.FusedAugment((17, 23), RandomResizedCrop(), Flip(0.5, 0.5), dtype=torch.float32)
     out, plan = augment(x, return_plan=True)
     for i in range(16):
@@ -224,6 +233,9 @@ def test_resized_crops_are_interpolate() -> None:
         crop = x[i : i + 1, :, y0 : y0 + h, x0 : x0 + w].float()
         want = F.interpolate(crop, size=(17, 23), mode="bilinear", align_corners=False)[0]
         torch.testing.assert_close(out[i], flipped(want, flip_v, flip), rtol=0, atol=255 * (2e-5 + half_steps))
+        m = plan.map[i]
+        down, across = weights_between(m[4], m[5], 17, y0, y0 + h, 40), weights_between(m[0], m[2], 23, x0, x0 + w, 50)
+        torch.testing.assert_close(out[i].double(), down @ x[i].double() @ across.T, rtol=0, atol=255 * 1e-6)
 
 
 def test_affine_maps_are_grid_sample() -> None:
