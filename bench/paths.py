@@ -220,5 +220,8 @@ def run(name: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "tests"))
+    from quick_interpreter import quicken
+
+    quicken()
     run_some_programs()
     print(json.dumps({name: run(name) for name in sys.argv[1:]}))

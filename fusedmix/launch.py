@@ -207,7 +207,7 @@ def most_elements(recipe: Recipe) -> int:
     """Elements of a thread that leave registers for what the recipe computes (tests/test_codegen.py: no spills)."""
     if not recipe.choices:
         return 16
-    return 4 if any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices) else 8
+    return 4 if codes.any_bilinear(recipe.choices) and (len(recipe.choices) > 1 or recipe.erase) else 8
 
 
 def images_of(recipe: Recipe) -> int:
@@ -228,7 +228,7 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
         CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
         ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
         BLENDS=codes.METHOD_MIXUP in methods,
-        BILINEAR=any(codes.has_flag(code, codes.FLAG_BILINEAR) for code in recipe.choices),
+        BILINEAR=codes.any_bilinear(recipe.choices),
         DROPS=any(codes.drops(method) for method in methods), MIXES=codes.any_mixes(recipe.choices),
         NOISY=reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in everything)), CENTRE=grid_centre(height, width),
     )  # fmt: skip

@@ -230,6 +230,8 @@ class Placement:
                 if self.crop.padding_mode == "reflect" and padding >= side:
                     raise ValueError(f"padding must be below {name} of x ({side}) to reflect, got {padding}")
             beyond = PADDING_MODES[self.crop.padding_mode]
+            if padding == 0 and not turns:
+                beyond = BEYOND_EDGE  # never seen, and the cheapest
             return Geometry(*size, CROP_WINDOW, beyond, bilinear=bilinear and turns, **common)
         if isinstance(self.crop, RandomResizedCrop):
             box, crop, resized = (0, 0, 0, 0), CROP_RESIZED, True
@@ -238,8 +240,9 @@ class Placement:
             resized = box[2:] != size
         window = isinstance(self.crop, CenterCrop) and self.crop.share is None
         limited = not turns and not window
+        unseen = limited or (not turns and min(box[:2]) >= 0)
         return Geometry(
-            *size, crop, BEYOND_EDGE if limited else BEYOND_FILL, *box, limited=limited,
+            *size, crop, BEYOND_EDGE if unseen else BEYOND_FILL, *box, limited=limited,
             bilinear=bilinear and (resized or turns), **common,
         )  # fmt: skip
 

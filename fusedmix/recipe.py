@@ -205,11 +205,14 @@ def any_mixes(codes: Sequence[int]) -> bool:
     return any(code & 0xFF in mixing for code in codes)
 
 
+def any_bilinear(codes: Sequence[int]) -> bool:
+    """True if a ResizeMix among codes samples between pixels (a kernel calls it: no calls in it)."""
+    return any(code >> FLAG_SHIFT & FLAG_BILINEAR != 0 for code in codes)
+
+
 def divides(code: int) -> bool:
     """True for methods whose region is found by dividing by sizes of its own (a kernel calls it: no calls in it)."""
-    method = code & 0xFF
-    nearest = code >> FLAG_SHIFT & FLAG_BILINEAR == 0
-    return method in (METHOD_GRIDMASK, METHOD_HIDE, METHOD_GRIDMIX) or (method == METHOD_RESIZEMIX and nearest)
+    return code & 0xFF in (METHOD_GRIDMASK, METHOD_HIDE, METHOD_GRIDMIX, METHOD_RESIZEMIX)
 
 
 def slots_of(code: int) -> int:

@@ -63,7 +63,6 @@ PLACE_COLUMNS = tl.constexpr(recipe.PLACE_COLUMNS)
 COLOR_COLUMNS = tl.constexpr(recipe.COLOR_COLUMNS)
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
-BEYOND_NOTHING = tl.constexpr(-1)  # known to the kernel only
 STREAM_CROP = tl.constexpr(rng.STREAM_CROP)
 STREAM_FLIP = tl.constexpr(rng.STREAM_FLIP)
 STREAM_AFFINE = tl.constexpr(rng.STREAM_AFFINE)
@@ -221,12 +220,9 @@ def spot(
     x, row, column, limits, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr
 ):  # fmt: skip
     """(pointers to the first channel of the source's pixels, whether they are there). The pointers are always valid."""
-    there = row == row
-    if BEYOND != BEYOND_NOTHING:
-        row, row_there = folded(row, limits[0], limits[2], BEYOND)
-        column, column_there = folded(column, limits[1], limits[3], BEYOND)
-        there = row_there & column_there
-    return x + (row * IN_W + column) * (C if IN_LAST else 1), there
+    row, row_there = folded(row, limits[0], limits[2], BEYOND)
+    column, column_there = folded(column, limits[1], limits[3], BEYOND)
+    return x + (row * IN_W + column) * (C if IN_LAST else 1), row_there & column_there
 
 
 @triton.jit
@@ -335,17 +331,6 @@ def nearest_pixels(
 
 
 @triton.jit
-def is_whole(map, limits, H: tl.constexpr, W: tl.constexpr):
-    """Whether all that a map without a turn shows lies within the limits. Scalars."""
-    v, u = located(map, limits[0] * 0, limits[0] * 0, False)
-    last_v, last_u = located(map, limits[0] * 0 + (H - 1), limits[0] * 0 + (W - 1), False)
-    down = (tl.minimum(v, last_v) >= limits[0].to(tl.float32)) & (tl.maximum(v, last_v) < limits[2].to(tl.float32))
-    return (
-        down & (tl.minimum(u, last_u) >= limits[1].to(tl.float32)) & (tl.maximum(u, last_u) < limits[3].to(tl.float32))
-    )
-
-
-@triton.jit
 def column_place(map, limits, column):
     """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
     _, u = located(map, column, column, False)
@@ -355,13 +340,13 @@ def column_place(map, limits, column):
 
 @triton.jit
 def picture(
-    x, map, limits, coloring, y, column, left, right, whole, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr,
+    x, map, limits, coloring, y, column, left, right, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr,
     IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr,
     COLOR: tl.constexpr, MOST: tl.constexpr, HOISTS: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors.
 
-    left, right: where HOISTS, of `between_columns`. whole: whether all of the tile lies in the source (`is_whole`).
+    left, right: where HOISTS, of `between_columns`.
     """
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     v, u = located(map, y, column, TURNS)
@@ -382,11 +367,6 @@ def picture(
                 value = value + (inner[k] + missing * (tl.load(fill_ptr + k) - inner[k]),)
     elif BILINEAR:
         value = between_any(x, v - 0.5, u - 0.5, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
-    elif BEYOND == BEYOND_FILL and not TURNS:
-        if whole:
-            value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_NOTHING)
-        else:
-            value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     else:
         value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     if COLOR:
@@ -483,16 +463,16 @@ def augment_kernel(
             both, which < 2, plan_ptr, gray_ptr, places, seed, offset, sample_offset, COLUMNS, FAMILY_COLUMNS, REPLAY,
             CROP, BOX, LIMITED, FLIPS, TURNS, COLOR, MOST, IN_H, IN_W, H, W,
         )  # fmt: skip
-        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N)
-        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1)
+        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N, H, W)
+        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1, H, W)
         map_i, limits_i = each_at(maps, 0, 6), each_at(bounds, 0, 4)
         coloring_i = each_at(colorings, 0, COLOR_COLUMNS if COLOR else 0)
         if MIXES:
             map_j, limits_j = each_at(maps, 1, 6), each_at(bounds, 1, 4)
             coloring_j = each_at(colorings, 1, COLOR_COLUMNS if COLOR else 0)
         if PAIRED:
-            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N)
-            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1)
+            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N, H, W)
+            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1, H, W)
 
         norm = ()
         if NORM:
@@ -500,13 +480,10 @@ def augment_kernel(
                 norm = norm + (tl.load(norm_ptr + c),)
         left_i, right_i = tl.zeros([R, VEC], tl.int32), tl.zeros([R, VEC], tl.int32)
         left_j, right_j = left_i, right_i
-        whole_i = is_whole(map_i, limits_i, H, W)
-        whole_j = is_whole(map_j, limits_j, H, W) if MIXES else whole_i
         ahead = owned - begin
         for step in range(tl.minimum(tl.maximum((ahead + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
             pixel = start + lane
             mask = start < owned
-            full = begin + BLOCK <= PIXELS  # no pixels below the last row, where nothing may be read
             y = (start // W) if W % VEC == 0 else (pixel // W)
             element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, W), lane, W, VEC)
             x = element + along
@@ -519,7 +496,7 @@ def augment_kernel(
                     if MIXES:
                         left_j, right_j = between_columns(column_place(map_j, limits_j, x), IN_W)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, whole_i & full, None, beyond, C, IN_H, IN_W,
+                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, None, beyond, C, IN_H, IN_W,
                 IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
             )  # fmt: skip
             other = own
@@ -532,7 +509,7 @@ def augment_kernel(
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, whole_j & full, needed, beyond, C, IN_H,
+                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, needed, beyond, C, IN_H,
                     IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
                 )  # fmt: skip
             channels = ()
@@ -544,7 +521,7 @@ def augment_kernel(
                 store_j = start < owned_j
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, begin, start, element, along, y, x, ranks_j,
-                    channels, fill_ptr, store_j, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS,
+                    channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS,
                     CENTRE, False, VEC % 4 == 0, W, 1, R, VEC, C,
                 )  # fmt: skip
                 for c in tl.static_range(C):
@@ -553,7 +530,7 @@ def augment_kernel(
                     )
             values = family_values(
                 own, other, None, method_i, lam_i, region_i, erased_i, begin, start, element, along, y, x, ranks_i,
-                channels, fill_ptr, mask, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS, CENTRE,
+                channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS, CENTRE,
                 False, VEC % 4 == 0, W, 1, R, VEC, C,
             )  # fmt: skip
             for c in tl.static_range(C):

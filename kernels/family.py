@@ -55,6 +55,7 @@ from .regions import (
     normal,
     normal_runs,
     positive,
+    shrinks,
     soft_share,
     stripe_length,
     turn,
@@ -104,6 +105,7 @@ has_flag = triton.constexpr_function(recipe.has_flag)
 row_code = triton.constexpr_function(recipe.row_code)
 divides = triton.constexpr_function(recipe.divides)
 any_mixes = triton.constexpr_function(recipe.any_mixes)
+any_bilinear = triton.constexpr_function(recipe.any_bilinear)
 STREAM_REGION = tl.constexpr(rng.STREAM_REGION)
 STREAM_HOLES = tl.constexpr(rng.STREAM_HOLES)
 STREAM_ERASE = tl.constexpr(rng.STREAM_ERASE)
@@ -401,29 +403,38 @@ def some(flags):
 
 
 @triton.jit
-def region_at(region, N: tl.constexpr, SIZE: tl.constexpr, CODES: tl.constexpr, CHOICES: tl.constexpr):
+def region_at(
+    region, N: tl.constexpr, SIZE: tl.constexpr, CODES: tl.constexpr, CHOICES: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr,
+):  # fmt: skip
     """Region of sample N of a tensor of two (or one), as scalars, with the divisors that its CHOICES CODES need.
 
-    Those, two numbers of `magic_of`, are made here, since no compiler moves a division that a branch may leave out to
-    where it is made once.
+    Those, two numbers of `divisors_of`, are made here, since no compiler moves a division that a branch may leave out
+    to where it is made once.
     """
     slots, key, code = each_at(region[0], N, SIZE), at(region[1], N), at(region[2], N)
     first, second = tl.cast(0, tl.uint32), tl.cast(0, tl.uint32)
     for k in tl.static_range(CHOICES):
         if divides(CODES[k]):  # noqa: SIM102
             if code & 0xFF == method_of(CODES[k]):
-                first, second = magics_of(slots, CODES[k])
+                first, second = divisors_of(slots, CODES[k], H, W, any_bilinear(CODES))
     return slots, key, code, (first, second)
 
 
 @triton.jit
-def magics_of(slots, CODE: tl.constexpr):
-    """`magic_of` the sizes that a region is divided by: its cells', its grid's, its box's."""
+def divisors_of(slots, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr, BILINEAR: tl.constexpr):
+    """Two uint32 that stand for the sizes of a region: `magic_of` its cells or its box, or bits of `shrinks` its box.
+
+    For a grid, `magic_of` rounded up.
+    """
     if method_of(CODE) == METHOD_RESIZEMIX:
-        tall, wide = slots[2] - slots[0], slots[3] - slots[1]
-    else:
-        tall, wide = slots[0], slots[1]
-    return magic_of(positive(tall)), magic_of(positive(wide))
+        tall, wide = positive(slots[2] - slots[0]), positive(slots[3] - slots[1])
+        if BILINEAR:
+            return shrinks(tall, H).to(tl.uint32, bitcast=True), shrinks(wide, W).to(tl.uint32, bitcast=True)
+        return magic_of(tall), magic_of(wide)
+    if method_of(CODE) == METHOD_GRIDMASK:
+        return magic_of(positive(slots[0])) + 1, tl.cast(0, tl.uint32)
+    return magic_of(positive(slots[0])), magic_of(positive(slots[1]))
 
 
 @triton.jit
@@ -519,31 +530,31 @@ def fill_of(
 
 @triton.jit
 def shrunk_partner(
-    x_other, slots, magics, y, x, channel, mask, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    PIXELS: tl.constexpr, IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
+    x_other, slots, magics, y, x, channel, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
 ):  # fmt: skip
-    """The whole partner shrunk into the box of the first four slots."""
+    """The whole partner shrunk into the box of the first four slots; its edge around it, which spares masks."""
     down, across = y - slots[0], x - slots[1]
     tall, wide = slots[2] - slots[0], slots[3] - slots[1]
     if IN_LAST:
         base, step = channel, C
     else:
-        base, step = channel * PIXELS, 1
+        base, step = tl.minimum(channel, C - 1) * PIXELS, 1
     if BILINEAR:
-        top, low = bilinear(down, tall, H)
-        left, far = bilinear(across, wide, W)
+        top, low = bilinear(down, from_bits(magics[0]), H)
+        left, far = bilinear(across, from_bits(magics[1]), W)
         here = x_other + base + (top * W + left) * step  # one address for all four: the others are constants away
         RIGHT: tl.constexpr = (C if IN_LAST else 1) if W > 1 else 0
         BELOW: tl.constexpr = (W * C if IN_LAST else W) if H > 1 else 0
-        upper = to_float(tl.load(here, mask=mask))
-        upper_right = to_float(tl.load(here + RIGHT, mask=mask))
-        lower = to_float(tl.load(here + BELOW, mask=mask))
-        lower_right = to_float(tl.load(here + (BELOW + RIGHT), mask=mask))
+        upper = to_float(tl.load(here))
+        upper_right = to_float(tl.load(here + RIGHT))
+        lower = to_float(tl.load(here + BELOW))
+        lower_right = to_float(tl.load(here + (BELOW + RIGHT)))
         upper = upper + far * (upper_right - upper)
         lower = lower + far * (lower_right - lower)
         return upper + low * (lower - upper)
     pixel = nearest(down, tall, magics[0], H) * W + nearest(across, wide, magics[1], W)
-    return to_float(tl.load(x_other + base + pixel * step, mask=mask))
+    return to_float(tl.load(x_other + base + pixel * step))
 
 
 @triton.jit
@@ -562,7 +573,7 @@ def is_near(
 
 @triton.jit
 def replace_region(
-    values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr, mask,
+    values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
     CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
     STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
@@ -579,7 +590,7 @@ def replace_region(
                 filling = other[c]
                 if METHOD == METHOD_RESIZEMIX:
                     filling = shrunk_partner(
-                        x_other, slots, magics, y, x, channels[c], mask & taken, C, H, W, PIXELS, IN_LAST, BILINEAR
+                        x_other, slots, magics, y, x, channels[c], C, H, W, PIXELS, IN_LAST, BILINEAR
                     )
                 elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
                     filling = fill_of(
@@ -602,7 +613,7 @@ def moved(start, weight, to, away, COUNT: tl.constexpr):
 @triton.jit
 def family_values(
     own, other, x_other, method, lam, region, erased, place, first, element, along, y, x, ranks, channels, fill_ptr,
-    mask, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
+    CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
     STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
@@ -627,12 +638,12 @@ def family_values(
             values = moved(own, share, other, own, COUNT)
     for k in tl.static_range(N):
         values = replace_region(
-            values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr, mask,
+            values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
             CHOICES[k], BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
-            values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, mask, ERASE,
+            values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, ERASE,
             BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     return values
@@ -765,11 +776,11 @@ def family_kernel(
             tl.where(which == 0, i, j), tl.where(which == 0, j, i), which < 2, plan_ptr, lam_ptr, box_ptr, knobs_ptr,
             seed, offset, sample_offset, CHOICES, N, ERASE, MODE, H, W, SLOTS, ERASE_SLOTS, COLUMNS, REPLAY, False,
         )  # fmt: skip
-        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N)
-        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1)
+        method_i, lam_i, region_i = at(methods, 0), at(lams, 0), region_at(regions, 0, SLOTS, CHOICES, N, H, W)
+        erased_i = region_at(erasures, 0, ERASE_SLOTS, ERASED, 1, H, W)
         if PAIRED:
-            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N)
-            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1)
+            method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N, H, W)
+            erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1, H, W)
 
         for step in range(TILES):
             offs, mask = start + lane, start < owned
@@ -808,7 +819,7 @@ def family_kernel(
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_values(
                     (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, start, element, along, y, x,
-                    ranks_j, (channel,), fill_ptr, store_j, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W,
+                    ranks_j, (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W,
                     PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
                 )[0]  # fmt: skip
             else:
@@ -819,7 +830,7 @@ def family_kernel(
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_values(
                 (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, start, element, along, y, x, ranks_i,
-                (channel,), fill_ptr, store_i, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W, PIXELS,
+                (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W, PIXELS,
                 CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
             )[0]  # fmt: skip
             if PAIRED:

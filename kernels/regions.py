@@ -103,7 +103,7 @@ def turn(degrees):
 def inside_grid(slots, magic, y, x, H: tl.constexpr, W: tl.constexpr, CENTRE: tl.constexpr):
     """True where GridMask drops. slots: d, l, offsets of the rows and columns, cos and sin in 2**-14, inverted.
 
-    magic: `magic_of` d.
+    magic: 2**32 / d rounded up, 0 for d = 1.
 
     Coordinates are whole half pixels from the image's centre, so that turning them is exact in integers.
     """
@@ -135,16 +135,16 @@ def positive(size):
 
 @triton.jit
 def magic_of(d):
-    """What `quotient` multiplies by: 2**32 / d rounded up; 0 for d = 1. d: positive int32."""
-    return tl.cast(0xFFFFFFFF, tl.uint32) // d.to(tl.uint32, bitcast=True) + 1
+    """What `quotient` multiplies by: (2**32 - 1) / d rounded down. d: positive int32."""
+    return tl.cast(0xFFFFFFFF, tl.uint32) // d.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def quotient(n, d, magic):
-    """n // d for 0 <= n < 2**31, without a division: the estimate is at most one too large."""
+    """n // d for 0 <= n < 2**31, without a division: the estimate is at most one too small."""
     estimate = tl.umulhi(n.to(tl.uint32, bitcast=True), magic + n.to(tl.uint32, bitcast=True) * 0)
-    estimate = tl.where(d == 1, n, estimate.to(tl.int32, bitcast=True))
-    return estimate - (estimate * d > n).to(tl.int32)
+    estimate = estimate.to(tl.int32, bitcast=True)
+    return estimate + (n - estimate * d >= d).to(tl.int32)
 
 
 @triton.jit
@@ -283,10 +283,15 @@ def nearest(offset, size, magic, SIDE: tl.constexpr):
 
 
 @triton.jit
-def bilinear(offset, size, SIDE: tl.constexpr):
-    """(pixel before, weight of the one after) at `offset` when the axis is shrunk to `size`. At the end, weight 1."""
-    full = tl.maximum(size, 1).to(tl.float32)
-    scale = tl.div_rn(full * 0.0 + SIDE, full)
+def shrinks(size, SIDE: tl.constexpr):
+    """How often the positive `size` goes into an axis of SIDE pixels: float32."""
+    full = size.to(tl.float32)
+    return tl.div_rn(full * 0.0 + SIDE, full)
+
+
+@triton.jit
+def bilinear(offset, scale, SIDE: tl.constexpr):
+    """(pixel before, weight of the one after) at `offset` of an axis that `shrinks` by scale. At the end, weight 1."""
     at = (offset.to(tl.float32) + 0.5) * scale - 0.5
     at = tl.minimum(tl.maximum(at, 0.0), SIDE - 1.0)
     first = tl.minimum(tl.floor(at), tl.maximum(SIDE - 2.0, 0.0))

@@ -78,9 +78,7 @@ FAMILY = {
     "hide and seek bfloat16": Variant(family(HideAndSeek()), BF16, images=1),
     "gridmix float32": Variant(family(GridMix()), F32),
     "resizemix float32": Variant(family(ResizeMix()), F32),
-    "resizemix bilinear bfloat16": Variant(
-        family(ResizeMix(interpolation="bilinear")), BF16, gathers=True, load_width="64"
-    ),
+    "resizemix bilinear bfloat16": Variant(family(ResizeMix(interpolation="bilinear")), BF16, gathers=True),
     "smoothmix bfloat16": Variant(family(SmoothMix()), BF16, max_shared=8192),
     "fmix bfloat16": Variant(family(FMix()), BF16),
     "everything, erasing bfloat16": Variant(

@@ -1,9 +1,14 @@
 """Without a GPU the kernels run in Triton's interpreter, which must be chosen before triton is imported."""
 
+import contextlib
 import os
 
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    with contextlib.suppress(ImportError):  # without triton there is the CPU path
+        from quick_interpreter import quicken
+
+        quicken()
 torch.set_num_threads(1)  # tests run in parallel processes

@@ -36,21 +36,11 @@ STATIC = json.loads((CODEGEN.parent.parent / "bench/results/static.json").read_t
 # Predicted to be limited by issue. Open defects: what these compute for a pixel is more than a B200 issues while it
 # moves the pixel's three or four bytes; so are DeiT's four taps, colours and noise on every GPU.
 KNOWN_LIMITED: dict[str, set[str]] = {
-    "A100 80 GB": {
-        "augment: DeiT",
-    },
-    "H100 SXM": {
-        "augment: DeiT",
-    },
-    "H200": {
-        "resizemix bilinear bfloat16",
-        "augment: DeiT",
-    },
+    "A100 80 GB": {"augment: DeiT"},
+    "H100 SXM": {"augment: DeiT"},
+    "H200": {"augment: DeiT"},
     "B200": {
-        "hide and seek bfloat16",
-        "resizemix bilinear bfloat16",
         "everything, erasing bfloat16",
-        "augment: crop, flip, mix",
         "augment: resized crop",
         "augment: resized crop, mix",
         "augment: affine to float32",
