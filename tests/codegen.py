@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -104,10 +105,12 @@ def cubin_tool(kernel: CompiledKernel, tool: str, *options: str) -> str:
         return subprocess.run([BIN / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
 
 
+@lru_cache(1)  # read for the report and for the static model
 def disassemble(kernel: CompiledKernel) -> str:
     return cubin_tool(kernel, "nvdisasm", "-c", "-gi")
 
 
+@lru_cache(1)
 def nvidia_report(kernel: CompiledKernel) -> dict:
     usage, code = cubin_tool(kernel, "cuobjdump", "-res-usage"), disassemble(kernel)
     operations = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code)
