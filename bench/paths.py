@@ -2,9 +2,9 @@
 
 Runs some programs of hot variants in Triton's interpreter, with their own tiles and draws, and prints, per variant,
 what share of the tiles reached each statement of the tile loop, and what share of the programs that have tiles each of
-the others: {"file:line file:line ...": share}, the calls from the kernel inwards. A statement that is not named is
-reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of those of its
-turns that reach it. bench.static weighs machine code so.
+the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
+not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
+those of its turns that reach it. bench.static weighs machine code so.
 """
 
 import ast
@@ -34,10 +34,20 @@ def kernel_file(filename: str) -> Path | None:
 
 
 @cache
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+
+
+def heads(function: ast.FunctionDef) -> list[int]:
+    """The first lines of a function's statements, its own line first."""
+    return sorted(node.lineno for node in ast.walk(function) if isinstance(node, ast.stmt))
+
+
+@cache
 def statements(path: Path) -> dict[int, int]:
     """The first line of the innermost statement on each line; of a statement with a body, only its head."""
     first: dict[int, int] = {}
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.stmt)]
+    nodes = [node for function in functions(path) for node in ast.walk(function) if isinstance(node, ast.stmt)]
     for node in sorted(nodes, key=lambda node: node.lineno):  # inner statements come later, and write over
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
             first[line] = node.lineno
@@ -45,24 +55,36 @@ def statements(path: Path) -> dict[int, int]:
 
 
 @cache
+def names(path: Path) -> dict[int, str]:
+    """Of the first line of each statement: its function and its number in it, which other edits leave as they are."""
+    return {line: f"{function.name}:{n}" for function in functions(path) for n, line in enumerate(heads(function))}
+
+
+@cache
 def tile_loop(path: Path) -> range:
     """The lines of a kernel's loop over its tiles."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.For) and "TILES" in ast.unparse(node.iter):
-            return range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
+    for function in functions(path):
+        for node in ast.walk(function):
+            if isinstance(node, ast.For) and "TILES" in ast.unparse(node.iter):
+                return range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
     return range(0)
 
 
 @cache
-def beside(path: Path) -> dict[int, tuple[int, ...]]:
+def looped() -> set[str]:
+    """The statements in loops over tiles."""
+    return {name for path in KERNELS.glob("*.py") for line, name in names(path).items() if line in tile_loop(path)}
+
+
+@cache
+def beside() -> dict[str, list[str]]:
     """The statements of each statement's function; none of those that do something else in the interpreter."""
-    functions = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
-    found: dict[int, tuple[int, ...]] = {}
-    for function in functions:
-        if "INTERPRETED" in {argument.arg for argument in function.args.args}:
-            continue
-        lines = tuple(node.lineno for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function)
-        found |= dict.fromkeys(lines, lines)
+    found: dict[str, list[str]] = {}
+    for path in KERNELS.glob("*.py"):
+        for function in functions(path):
+            if "INTERPRETED" not in {argument.arg for argument in function.args.args}:
+                own = [names(path)[line] for line in heads(function)[1:]]
+                found |= dict.fromkeys(own, own)
     return found
 
 
@@ -80,12 +102,11 @@ def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
 def place(filename: str, line: int) -> str | None:
     """A statement's name; None outside the kernels."""
     path = kernel_file(filename)
-    return None if path is None else f"{path.name}:{statements(path).get(line, line)}"
+    return None if path is None else names(path).get(statements(path).get(line, line), f"{path.name}:{line}")
 
 
 def in_loop(name: str) -> bool:
-    file, line = name.split(":")
-    return int(line) in tile_loop(KERNELS / file)
+    return name in looped()
 
 
 class Trace:
@@ -124,7 +145,7 @@ class Trace:
             loops = unrolled(path).get(line, ())
             if line in loops:
                 turns[line] += 1
-            self.stack[-1] = f"{path.name}:{line}" + "".join(f"#{turns[loop]}" for loop in loops)
+            self.stack[-1] = names(path)[line] + "".join(f"#{turns[loop]}" for loop in loops)
             (self.reached if in_loop(self.stack[0].split("#")[0]) else self.outside).add(tuple(self.stack))
         return self.step
 
@@ -154,9 +175,8 @@ class Trace:
         for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
             counts.setdefault(tuple(name.split("#")[0] for name in chain), []).append(count)
         for *callers, name in list(counts):
-            file, line = name.split(":")
-            for other in beside(KERNELS / file).get(int(line), ()):
-                counts.setdefault((*callers, f"{file}:{other}"), [0])
+            for other in beside().get(name, ()):
+                counts.setdefault((*callers, other), [0])
         result: dict[str, float] = {}
         for chain in sorted(counts, key=len):
             whole = self.tiles if in_loop(chain[0]) else self.programs

@@ -13,16 +13,8 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .family import (
-    KNOBS,
-    drops,
-    each_at,
-    family_plan,
-    family_values,
-    region_at,
-    touched_by,
-    write_rows,
-)
+from .choices import KNOBS, each_at, family_plan, region_at
+from .family import write_rows
 from .geometry import (
     central_box,
     colored,
@@ -40,6 +32,7 @@ from .philox import words, words_at
 from .pixel import BYTE_BASE, ROUNDER, to_float
 from .regions import ROUNDER_BITS, as_bits, between, from_bits, small_int
 from .sampling import EXACT, below, unit
+from .tiles import drops, family_values, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)

@@ -278,8 +278,12 @@ def bell_share(weights, SIDE: tl.constexpr):
 
 @triton.jit
 def nearest(offset, size, magic, SIDE: tl.constexpr):
-    """Pixel of an axis of SIDE pixels shown at `offset` when the axis is shrunk to `size`, of that `magic`."""
-    return tl.minimum(quotient(tl.maximum(offset, 0) * SIDE, positive(size), magic), SIDE - 1)
+    """Pixel of an axis of SIDE pixels shown at `offset` when the axis is shrunk to `size`, of that `magic`.
+
+    Whatever a plan holds, a pixel of the axis.
+    """
+    pixel = quotient(tl.maximum(offset, 0) * SIDE, positive(size), magic).to(tl.uint32, bitcast=True)
+    return tl.minimum(pixel, SIDE - 1).to(tl.int32, bitcast=True)
 
 
 @triton.jit

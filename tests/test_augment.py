@@ -63,6 +63,7 @@ GUARDED = """
     import numpy as np
     import torch
     import augment_cases
+    import family_cases
 
     PAGE, libc, kept = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True), []
     libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -77,9 +78,12 @@ GUARDED = """
         last = torch.from_numpy(room[PAGE - x.numel() : PAGE]).view(x.shape)
         return last.copy_(x)
 
-    augment_cases.images = guarded
+    augment_cases.images = family_cases.images = guarded
     for name in sys.argv[1:]:
-        augment_cases.check("kernel", augment_cases.CASES[name], (3, 3, 8, 9), torch.uint8, seed=len(name))
+        if name in family_cases.SPECS:
+            family_cases.check("kernel", family_cases.single(name), (4, 3, 8, 9), torch.uint8, seed=len(name))
+        else:
+            augment_cases.check("kernel", augment_cases.CASES[name], (3, 3, 8, 9), torch.uint8, seed=len(name))
     print("unharmed")
     if sys.argv[1:] == ["nothing"]:
         print(kept[0][PAGE])
@@ -105,7 +109,7 @@ def test_kernel_reads_nothing_behind_the_batch() -> None:
         "affine, nearest, reflect",
         "centre, share",
     )
-    done = run(*names, "crop, edge, mixed")
+    done = run(*names, "crop, edge, mixed", "resizemix", "resizemix bilinear")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["unharmed"]
     done = run("nothing")  # then reads the guarded page on purpose

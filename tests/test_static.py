@@ -72,6 +72,18 @@ BOTH_WAYS = """
 """
 
 
+def test_names_of_statements_outlast_other_edits() -> None:
+    """A statement is known by its function, which no two kernels' files may share, and its number in it."""
+    functions = [function for path in paths.KERNELS.glob("*.py") for function in paths.functions(path)]
+    assert len({function.name for function in functions}) == len(functions)
+    kernel = paths.KERNELS / "family.py"
+    (write_rows,) = (function for function in paths.functions(kernel) if function.name == "write_rows")
+    last = write_rows.body[-1].lineno
+    assert paths.place(str(kernel), last) == f"write_rows:{paths.heads(write_rows).index(last)}"
+    assert paths.place(str(kernel), write_rows.lineno) == "write_rows:0"
+    assert paths.in_loop(paths.place(str(kernel), paths.tile_loop(kernel).start))
+
+
 def test_both_ways_of_a_branch_count() -> None:
     """Also those that lie behind the loop and jump back into it, which is no loop; slow paths are not taken."""
     kernel = paths.KERNELS / "family.py"

@@ -1,0 +1,292 @@
+"""What becomes of a tile's values: blended, a region of them filled, one erased.
+
+A sample's method and region are scalars here, masks and fills are computed over the elements of a tile.
+"""
+
+import triton
+import triton.language as tl
+
+from fusedmix import recipe
+
+from .choices import (
+    METHOD_CUTMIX,
+    METHOD_CUTOUT,
+    METHOD_FMIX,
+    METHOD_GRIDMASK,
+    METHOD_GRIDMIX,
+    METHOD_HIDE,
+    METHOD_NONE,
+    METHOD_RESIZEMIX,
+    METHOD_SMOOTHMIX,
+    count_of,
+    has_flag,
+    method_of,
+)
+from .masks import inside_row
+from .pixel import to_float
+from .regions import (
+    bilinear,
+    from_bits,
+    inside_cells,
+    inside_grid,
+    inside_wide_cells,
+    nearest,
+    normal,
+    normal_runs,
+    soft_share,
+)
+
+METHOD_MIXUP = tl.constexpr(recipe.METHOD_MIXUP)
+METHOD_ERASING = tl.constexpr(recipe.METHOD_ERASING)
+FLAG_WIDE = tl.constexpr(recipe.FLAG_WIDE)
+NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
+NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
+NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
+ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
+
+
+@triton.jit
+def drops(method):
+    return (method >= METHOD_CUTOUT) & (method <= METHOD_HIDE)
+
+
+@triton.jit
+def taken_by_one(
+    slots, magics, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
+):  # fmt: skip
+    """Where the region lies, if the choice CODE has made it."""
+    METHOD: tl.constexpr = method_of(CODE)
+    everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
+    if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
+        taken = everywhere < 0
+        for hole in tl.static_range(count_of(CODE)):
+            y1 = tl.where(method == METHOD, slots[4 * hole + 2], 0)
+            taken |= inside_row(y, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP)
+        return taken
+    if METHOD == METHOD_GRIDMASK:
+        return inside_grid(slots, magics[0], y, x, H, W, CENTRE) & (everywhere == METHOD)
+    if METHOD == METHOD_HIDE or METHOD == METHOD_GRIDMIX:
+        WIDE: tl.constexpr = has_flag(CODE, FLAG_WIDE) or (METHOD == METHOD_GRIDMIX and W >= VEC * count_of(CODE))
+        if WIDE and ROW % VEC == 0:
+            return inside_wide_cells(slots, magics, element, along, y, method == METHOD, W, STEP, VEC)
+        return inside_cells(slots, magics, y, x, W) & (everywhere == METHOD)
+    if METHOD == METHOD_FMIX:
+        return (ranks >= slots[0]) & (everywhere == METHOD)
+    return everywhere < 0
+
+
+@triton.jit
+def taken_by(
+    region, element, along, y, x, ranks, CODES: tl.constexpr, N: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
+):  # fmt: skip
+    """True where a region replaces the image. CODES: the N choices that may have made it."""
+    slots, _, code, magics = region
+    method = code & 0xFF
+    taken = (x + y) * 0 < 0  # nowhere
+    for k in tl.static_range(N):
+        if method == method_of(CODES[k]):
+            taken |= taken_by_one(
+                slots, magics, method, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+            )
+    return taken
+
+
+@triton.jit
+def touches(slots, place, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on."""
+    end = place + BLOCK
+    touched = place < 0
+    for box in tl.static_range(COUNT):
+        y0, y1 = slots[4 * box], slots[4 * box + 2]
+        first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
+        touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
+    return touched
+
+
+@triton.jit
+def fill_of(
+    region, fill_ptr, first, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    NOISY: tl.constexpr, RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    """What a dropped region is filled with.
+
+    NOISY: the kinds of noise there may be, joined by or. RUNS: elements lie in runs of VEC, a multiple of 4, of one
+    channel, numbered in the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
+    """
+    _, key, code, _ = region
+    row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
+    value = tl.load(row + channel)
+    if NOISY:
+        kind = code >> NOISE_SHIFT & 3
+        value = value + (x * 0).to(tl.float32)
+        if kind != NOISE_NONE:
+            sigma = tl.load(row + C + channel)
+            if RUNS:
+                if NOISY == NOISE_PIXEL:
+                    value += sigma * normal_runs(key, first, R, VEC)
+                elif kind == NOISE_PIXEL:
+                    value += sigma * normal_runs(key, first, R, VEC)
+                else:
+                    value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS)[:, None]
+            else:
+                number = tl.where(kind == NOISE_PIXEL, channel * PIXELS + y * W + x, channel + x * 0)
+                value += sigma * normal(key, number)
+    return value
+
+
+@triton.jit
+def shrunk_partner(
+    x_other, slots, magics, y, x, channel, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
+):  # fmt: skip
+    """The whole partner shrunk into the box of the first four slots; its edge around it, which spares masks."""
+    down, across = y - slots[0], x - slots[1]
+    tall, wide = slots[2] - slots[0], slots[3] - slots[1]
+    if IN_LAST:
+        base, step = channel, C
+    else:
+        base, step = tl.minimum(channel, C - 1) * PIXELS, 1
+    if BILINEAR:
+        top, low = bilinear(down, from_bits(magics[0]), H)
+        left, far = bilinear(across, from_bits(magics[1]), W)
+        here = x_other + base + (top * W + left) * step  # one address for all four: the others are constants away
+        RIGHT: tl.constexpr = (C if IN_LAST else 1) if W > 1 else 0
+        BELOW: tl.constexpr = (W * C if IN_LAST else W) if H > 1 else 0
+        upper = to_float(tl.load(here))
+        upper_right = to_float(tl.load(here + RIGHT))
+        lower = to_float(tl.load(here + BELOW))
+        lower_right = to_float(tl.load(here + (BELOW + RIGHT)))
+        upper = upper + far * (upper_right - upper)
+        lower = lower + far * (lower_right - lower)
+        return upper + low * (lower - upper)
+    pixel = nearest(down, tall, magics[0], H) * W + nearest(across, wide, magics[1], W)
+    return to_float(tl.load(x_other + base + pixel * step))
+
+
+@triton.jit
+def is_near(
+    slots, method, place, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Whether the choice CODE has made a region, and that may lie in the tile of BLOCK elements from `place` on."""
+    METHOD: tl.constexpr = method_of(CODE)
+    near = method == METHOD
+    if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
+        near = near & touches(slots, place, count_of(CODE), H, ROW, BLOCK)
+    if METHOD == METHOD_HIDE:
+        near = near & (slots[3] > 0)
+    return near
+
+
+@triton.jit
+def replace_region(
+    values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
+    CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
+    METHOD: tl.constexpr = method_of(CODE)
+    slots, _, code, magics = region
+    method = code & 0xFF
+    if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
+        if is_near(slots, method, place, CODE, H, ROW, R * VEC):
+            taken = taken_by_one(slots, magics, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE)
+            result = ()
+            for c in tl.static_range(COUNT):
+                filling = other[c]
+                if METHOD == METHOD_RESIZEMIX:
+                    filling = shrunk_partner(
+                        x_other, slots, magics, y, x, channels[c], C, H, W, PIXELS, IN_LAST, BILINEAR
+                    )
+                elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
+                    filling = fill_of(
+                        region, fill_ptr, first + c * PIXELS, y, x, channels[c], C, W, PIXELS, NOISY, RUNS, R, VEC
+                    )
+                result = result + (tl.where(taken, filling, values[c]),)
+            values = result
+    return values
+
+
+@triton.jit
+def moved(start, weight, to, away, COUNT: tl.constexpr):
+    """start + weight (to - away), tile by tile."""
+    result = ()
+    for c in tl.static_range(COUNT):
+        result = result + (start[c] + weight * (to[c] - away[c]),)
+    return result
+
+
+@triton.jit
+def family_values(
+    own, other, x_other, method, lam, region, erased, place, first, element, along, y, x, ranks, channels, fill_ptr,
+    CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
+    BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
+
+    own, other, channels: tuples with an entry a tile. Which method a sample has and whether a region lies in a tile are
+    scalars: a branch each, so that a tile costs what is done to it, however long the list.
+
+    place: where the tile begins in its plane. first, RUNS, R, VEC: see `fill_of`.
+    """
+    values = own
+    if BLENDS:  # noqa: SIM102
+        if (method == METHOD_MIXUP) & (lam != 1.0):  # from the side with the larger weight, as `lerp`
+            if lam < 0.5:
+                values = moved(other, lam, own, other, COUNT)
+            else:
+                values = moved(own, lam - 1.0, own, other, COUNT)
+    if SOFT:  # noqa: SIM102
+        if method == METHOD_SMOOTHMIX:
+            share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
+            values = moved(own, share, other, own, COUNT)
+    for k in tl.static_range(N):
+        values = replace_region(
+            values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
+            CHOICES[k], BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+        )  # fmt: skip
+    if ERASE != 0:
+        values = replace_region(
+            values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, ERASE,
+            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+        )  # fmt: skip
+    return values
+
+
+@triton.jit
+def clamp_bytes(value, DTYPE: tl.constexpr, FILLS: tl.constexpr):
+    """Fills may leave the range of bytes."""
+    if FILLS and DTYPE == tl.uint8:
+        return tl.minimum(tl.maximum(value, 0.0), 255.0)
+    return value
+
+
+@triton.jit
+def blended(method, lam, owned):
+    """End of the elements that are blended: all or none."""
+    return tl.where(((method == METHOD_MIXUP) & (lam != 1.0)) | (method == METHOD_SMOOTHMIX), owned, 0)
+
+
+@triton.jit
+def touched_by(
+    region, erased, method, lam, owned, start, element, along, y, x, ranks, CHOICES: tl.constexpr, N: tl.constexpr,
+    ERASED: tl.constexpr, H: tl.constexpr, W: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr,
+    CENTRE: tl.constexpr,
+):  # fmt: skip
+    """Whether a run of elements holds any that change: [R, 1]."""
+    taken = taken_by(region, element, along, y, x, ranks, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
+    touched = some_of(taken) | (start < blended(method, lam, owned))
+    if ERASED[0] != 0:
+        dropped = taken_by(erased, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
+        touched = touched | some_of(dropped)
+    return touched
+
+
+@triton.jit
+def some_of(taken):
+    """Whether a run of elements holds any: [R, VEC] to [R, 1], so that masked accesses stay wide."""
+    return tl.max(taken.to(tl.int32), 1)[:, None] != 0
