@@ -12,7 +12,7 @@ contraction. */
 #endif
 
 enum { UINT8, FLOAT32, BFLOAT16, COPIED };        /* COPIED: two bytes an element, of any type */
-enum { BLOCK = 4096 };                            /* elements that are worked on at a time */
+enum { BLOCK = 512 };                             /* elements that are worked on at a time */
 enum { LINE = 64 };                               /* bytes of a line of the cache */
 enum { SHORT = 1 << 10, AHEAD = 1 << 12 };        /* bytes written past the cache at a time, read so far ahead */
 static const int SIZES[] = {1, 4, 2, 2};          /* bytes of an element */
@@ -412,28 +412,37 @@ static void convert(const Job *job, int64_t plane, const char *from, char *to, i
     }
 }
 
-/* As the reference's lerp: from the side with the larger weight. */
-static void blend(const Job *job, int64_t plane, float lam, const char *own, const char *other, char *to, int64_t n,
-                  float *room)
+/* As the reference's lerp, from the side with the larger weight, then normalised and stored. */
+static void lerp(const Job *job, int64_t plane, float lam, const float *own, const float *other, char *to, int64_t n,
+                 float *room)
 {
+    const float *big = lam < 0.5f ? other : own, *small = lam < 0.5f ? own : other;
+    float w = lam < 0.5f ? lam : 1 - lam, *result = job->out_type == FLOAT32 ? (float *)to : room;
+    if (job->norm) {
+        float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+#pragma omp simd
+        for (int64_t k = 0; k < n; k++)
+            result[k] = (big[k] + w * (small[k] - big[k]) - mean) * inverse_std;
+    } else {
+#pragma omp simd
+        for (int64_t k = 0; k < n; k++)
+            result[k] = big[k] + w * (small[k] - big[k]);
+    }
+    store(job->out_type, to, n, result);
+}
+
+/* n elements of sample i from `own` and `other`; where j is one, too, of j the other way round. */
+static void blend(const Job *job, int64_t plane, int64_t i, int64_t j, const char *own, const char *other, char *to,
+                  char *other_to, int64_t n, float *room)
+{
+    int in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
     for (int64_t done = 0; done < n; done += BLOCK) {
         int64_t m = n - done < BLOCK ? n - done : BLOCK;
-        char *target = to + done * SIZES[job->out_type];
-        const float *a = as_float(job->in_type, own + done * SIZES[job->in_type], m, room);
-        const float *b = as_float(job->in_type, other + done * SIZES[job->in_type], m, room + BLOCK);
-        const float *big = lam < 0.5f ? b : a, *small = lam < 0.5f ? a : b;
-        float w = lam < 0.5f ? lam : 1 - lam, *result = job->out_type == FLOAT32 ? (float *)target : room;
-        if (job->norm) {
-            float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
-#pragma omp simd
-            for (int64_t k = 0; k < m; k++)
-                result[k] = (big[k] + w * (small[k] - big[k]) - mean) * inverse_std;
-        } else {
-#pragma omp simd
-            for (int64_t k = 0; k < m; k++)
-                result[k] = big[k] + w * (small[k] - big[k]);
-        }
-        store(job->out_type, target, m, result);
+        const float *a = as_float(job->in_type, own + done * in_size, m, room);
+        const float *b = as_float(job->in_type, other + done * in_size, m, room + BLOCK);
+        lerp(job, plane, job->lam[i], a, b, to + done * out_size, m, room + 2 * BLOCK);
+        if (j >= 0)
+            lerp(job, plane, job->lam[j], b, a, other_to + done * out_size, m, room + 2 * BLOCK);
     }
 }
 
@@ -480,7 +489,7 @@ static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, in
     const char *own = job->x + i * job->x_stride + at * in_size;
     char *to = job->out + i * job->out_stride + at * out_size;
     if (blends(job, i)) {
-        blend(job, plane, job->lam[i], own, other, to, n, room);
+        blend(job, plane, i, -1, own, other, to, NULL, n, room);
         return;
     }
     if (job->streams && job->in_type == job->out_type && !job->norm) {
@@ -575,8 +584,8 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
         rows = row_bytes < SHORT ? SHORT / row_bytes : 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        float *room = malloc((2 * BLOCK + in_place * rows * width) * sizeof(float));
-        char *aside = (char *)(room + 2 * BLOCK);
+        float *room = malloc((3 * BLOCK + in_place * rows * width) * sizeof(float));
+        char *aside = (char *)(room + 3 * BLOCK);
         if (!room) {
 #pragma omp atomic write
             failed = 1;
@@ -586,9 +595,17 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
             int64_t j = mutual ? mate[i] : i;
             if (j < i || !room)                   /* the first of the two takes care of both */
                 continue;
-            if (j != i && in_type == FLOAT32 && out_type == FLOAT32 && partner[i] == j && partner[j] == i &&
-                blends(&job, i) && blends(&job, j)) {
+            int both = j != i && partner[i] == j && partner[j] == i && blends(&job, i) && blends(&job, j);
+            if (both && in_type == FLOAT32 && out_type == FLOAT32) {
                 blend_both(&job, i, j);
+                continue;
+            }
+            if (both) {
+                for (int64_t plane = 0; plane < planes; plane++) {
+                    int64_t n = height * width, from = plane * n * SIZES[in_type], to = plane * n * SIZES[out_type];
+                    blend(&job, plane, i, j, job.x + i * x_stride + from, job.x + j * x_stride + from,
+                          job.out + i * out_stride + to, job.out + j * out_stride + to, n, room);
+                }
                 continue;
             }
             for (int64_t plane = 0; plane < planes; plane++)

@@ -28,8 +28,8 @@ from fusedmix.recipe import FLAG_LINEAR, KNOB_A, METHOD_ERASING, Recipe, count_o
 Array = NDArray
 
 SOURCE = Path(__file__).with_name("native.c")
-FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC")
-VECTORS = "-march=x86-64-v3"
+FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+VECTORS = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}  # by what torch finds
 OPENMP = "-fopenmp"  # its runtime is the one that torch has loaded: both share a pool of threads
 COMPILE_SECONDS = 60
 TYPES = {torch.uint8: 0, torch.float32: 1, torch.bfloat16: 2}
@@ -100,8 +100,8 @@ def load(folder: Path) -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         raise OSError("no C compiler")
-    capable = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    choices = [(VECTORS, OPENMP)] * capable + [(OPENMP,), ()]
+    vectors = VECTORS.get(torch.backends.cpu.get_cpu_capability())
+    choices = [*([(vectors, OPENMP)] if vectors else []), (OPENMP,), ()]
     key = repr((SOURCE.read_text(), FLAGS, choices, compiler, platform.machine(), platform.libc_ver()))
     path = folder / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not path.exists():
