@@ -92,7 +92,7 @@ def beside() -> dict[str, list[str]]:
 def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
     """Of each statement in unrolled loops, the first statements of their bodies, the outer loop's first."""
     found: dict[int, tuple[int, ...]] = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer loops come first
+    for node in (node for function in functions(path) for node in ast.walk(function)):  # outer loops come first
         if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter):
             for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
                 found[line] = (*found.get(line, ()), node.body[0].lineno)

@@ -362,12 +362,12 @@ def model() -> dict[str, Any]:
 
 def entries(names: list[str], shares: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Figures of hot variants on all targets, each by one of some processes."""
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    tests = 0, str(ROOT / "tests")
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), sys.path.insert, tests) as pool:
         return dict(zip(names, pool.map(entry_of, names, [shares.get(name) for name in names]), strict=True))
 
 
 def entry_of(name: str, shares: dict[str, float] | None) -> dict[str, Any]:
-    sys.path.insert(0, str(ROOT / "tests"))
     from codegen_variants import HOT
 
     entry: dict[str, Any] = {}

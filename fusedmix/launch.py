@@ -227,9 +227,8 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
     return dict(
         CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
         ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
-        BLENDS=codes.METHOD_MIXUP in methods,
-        BILINEAR=codes.any_bilinear(recipe.choices),
-        DROPS=any(codes.drops(method) for method in methods), MIXES=codes.any_mixes(recipe.choices),
+        BLENDS=codes.METHOD_MIXUP in methods, DROPS=any(codes.drops(method) for method in methods),
+        MIXES=codes.any_mixes(recipe.choices),
         NOISY=reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in everything)), CENTRE=grid_centre(height, width),
     )  # fmt: skip
 
@@ -257,11 +256,10 @@ def prepare_augment(
         ALIGN=align, C=channels, IN_H=in_height, IN_W=in_width, H=geometry.height, W=geometry.width,
         FAMILY_COLUMNS=recipe.columns, COLUMNS=recipe.columns + geometry.columns, CROP=geometry.crop,
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
-        BEYOND=geometry.beyond, LIMITED=geometry.limited, FLIPS=geometry.flips, TURNS=geometry.turns,
-        COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=min(config.vector_elements(pixels, itemsize, most), launch.block), **layout.constants,
+        BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
+        TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
+        VEC=min(config.vector_elements(pixels, itemsize, most), launch.block), **family, **layout.constants,
     )  # fmt: skip
-    constants = {**family, **constants, "BILINEAR": geometry.bilinear}
     numbers = (*sizes, *layout.smoothed)
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
 

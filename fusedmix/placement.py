@@ -240,9 +240,9 @@ class Placement:
             resized = box[2:] != size
         window = isinstance(self.crop, CenterCrop) and self.crop.share is None
         limited = not turns and not window
-        unseen = limited or (not turns and min(box[:2]) >= 0)
+        seen = turns or min(box[:2]) < 0  # what lies beyond
         return Geometry(
-            *size, crop, BEYOND_EDGE if unseen else BEYOND_FILL, *box, limited=limited,
+            *size, crop, BEYOND_FILL if seen else BEYOND_EDGE, *box, limited=limited,
             bilinear=bilinear and (resized or turns), **common,
         )  # fmt: skip
 

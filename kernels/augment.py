@@ -13,7 +13,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .choices import KNOBS, each_at, family_plan, region_at
+from .choices import KNOBS, drops, each_at, family_plan, region_at
 from .family import write_rows
 from .geometry import (
     central_box,
@@ -32,7 +32,7 @@ from .philox import words, words_at
 from .pixel import BYTE_BASE, ROUNDER, to_float
 from .regions import ROUNDER_BITS, as_bits, between, from_bits, small_int
 from .sampling import EXACT, below, unit
-from .tiles import drops, family_values, touched_by
+from .tiles import family_values, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -489,8 +489,8 @@ def augment_kernel(
                     if MIXES:
                         left_j, right_j = between_columns(column_place(map_j, limits_j, x), IN_W)
             own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, None, beyond, C, IN_H, IN_W,
-                IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
+                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND,
+                BILINEAR, TURNS, COLOR, MOST, HOISTS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -502,8 +502,8 @@ def augment_kernel(
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, needed, beyond, C, IN_H,
-                    IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
+                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, needed, beyond, C, IN_H, IN_W, IN_LAST,
+                    BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):
@@ -514,8 +514,8 @@ def augment_kernel(
                 store_j = start < owned_j
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, begin, start, element, along, y, x, ranks_j,
-                    channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS,
-                    CENTRE, False, VEC % 4 == 0, W, 1, R, VEC, C,
+                    channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
+                    VEC % 4 == 0, W, 1, R, VEC, C,
                 )  # fmt: skip
                 for c in tl.static_range(C):
                     store_channel(
@@ -523,8 +523,8 @@ def augment_kernel(
                     )
             values = family_values(
                 own, other, None, method_i, lam_i, region_i, erased_i, begin, start, element, along, y, x, ranks_i,
-                channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, False, NOISY, C, H, W, PIXELS, CENTRE,
-                False, VEC % 4 == 0, W, 1, R, VEC, C,
+                channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
+                VEC % 4 == 0, W, 1, R, VEC, C,
             )  # fmt: skip
             for c in tl.static_range(C):
                 store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .mix import MODE_BATCH, MODE_PAIR, PLAN_BOX, PLAN_LAM, at
+from .mix import METHOD_CUTMIX, METHOD_NONE, MODE_BATCH, MODE_PAIR, PLAN_BOX, PLAN_LAM, at
 from .philox import words, words_at
 from .regions import (
     as_bits,
@@ -30,8 +30,6 @@ from .regions import (
 )
 from .sampling import STREAM_BOX, STREAM_SAMPLE, below, cut_side, kept_fraction, symmetric_beta, unit
 
-METHOD_NONE = tl.constexpr(recipe.METHOD_NONE)
-METHOD_CUTMIX = tl.constexpr(recipe.METHOD_CUTMIX)
 METHOD_CUTOUT = tl.constexpr(recipe.METHOD_CUTOUT)
 METHOD_GRIDMASK = tl.constexpr(recipe.METHOD_GRIDMASK)
 METHOD_HIDE = tl.constexpr(recipe.METHOD_HIDE)
@@ -65,6 +63,11 @@ STREAM_ERASE_HOLES = tl.constexpr(rng.STREAM_ERASE_HOLES)
 STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
 TRY_STEP = tl.constexpr(rng.TRY_STEP)
 TRIES = tl.constexpr(rng.TRIES)
+
+
+@triton.jit
+def drops(method):
+    return (method >= METHOD_CUTOUT) & (method <= METHOD_HIDE)
 
 
 @triton.jit

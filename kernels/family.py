@@ -13,9 +13,10 @@ from the partner on top of that, FMix reads four bytes a pixel of ranks.
 import triton
 import triton.language as tl
 
-from .choices import METHOD_NONE, family_plan, region_at, write_region
+from .choices import drops, family_plan, region_at, write_region
 from .masks import origin_of, place_in_row
 from .mix import (
+    METHOD_NONE,
     NOT_SPECIALIZED,
     PLAN_BOX,
     PLAN_LAM,
@@ -33,7 +34,7 @@ from .mix import (
 from .pixel import to_float
 from .regions import as_bits
 from .sampling import EXACT
-from .tiles import clamp_bytes, drops, family_values, touched_by
+from .tiles import clamp_bytes, family_values, touched_by
 
 MOST_HOISTED = tl.constexpr(2)  # longer lists compute what the drawn method makes of columns in its tiles only
 
@@ -80,7 +81,7 @@ def family_kernel(
     ALIGN: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, K: tl.constexpr,
     KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr,
     ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr, COLUMNS: tl.constexpr,
-    BLENDS: tl.constexpr, SOFT: tl.constexpr, BILINEAR: tl.constexpr, DROPS: tl.constexpr,
+    BLENDS: tl.constexpr, SOFT: tl.constexpr, DROPS: tl.constexpr,
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr,
     SKIP: tl.constexpr, TRANSPOSE: tl.constexpr, OUT_LAST: tl.constexpr, TARGET: tl.constexpr,
     BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
@@ -173,7 +174,7 @@ def family_kernel(
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_values(
                     (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, start, element, along, y, x,
-                    ranks_j, (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W,
+                    ranks_j, (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W,
                     PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
                 )[0]  # fmt: skip
             else:
@@ -184,7 +185,7 @@ def family_kernel(
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_values(
                 (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, start, element, along, y, x, ranks_i,
-                (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, BILINEAR, NOISY, C, H, W, PIXELS,
+                (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS,
                 CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
             )[0]  # fmt: skip
             if PAIRED:

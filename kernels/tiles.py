@@ -9,20 +9,20 @@ import triton.language as tl
 from fusedmix import recipe
 
 from .choices import (
-    METHOD_CUTMIX,
     METHOD_CUTOUT,
     METHOD_FMIX,
     METHOD_GRIDMASK,
     METHOD_GRIDMIX,
     METHOD_HIDE,
-    METHOD_NONE,
     METHOD_RESIZEMIX,
     METHOD_SMOOTHMIX,
+    any_bilinear,
     count_of,
     has_flag,
     method_of,
 )
 from .masks import inside_row
+from .mix import METHOD_CUTMIX, METHOD_MIXUP, METHOD_NONE
 from .pixel import to_float
 from .regions import (
     bilinear,
@@ -36,7 +36,6 @@ from .regions import (
     soft_share,
 )
 
-METHOD_MIXUP = tl.constexpr(recipe.METHOD_MIXUP)
 METHOD_ERASING = tl.constexpr(recipe.METHOD_ERASING)
 FLAG_WIDE = tl.constexpr(recipe.FLAG_WIDE)
 NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
@@ -46,13 +45,8 @@ ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
 
 
 @triton.jit
-def drops(method):
-    return (method >= METHOD_CUTOUT) & (method <= METHOD_HIDE)
-
-
-@triton.jit
 def taken_by_one(
-    slots, magics, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    slots, divisors, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
     """Where the region lies, if the choice CODE has made it."""
@@ -65,12 +59,12 @@ def taken_by_one(
             taken |= inside_row(y, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP)
         return taken
     if METHOD == METHOD_GRIDMASK:
-        return inside_grid(slots, magics[0], y, x, H, W, CENTRE) & (everywhere == METHOD)
+        return inside_grid(slots, divisors[0], y, x, H, W, CENTRE) & (everywhere == METHOD)
     if METHOD == METHOD_HIDE or METHOD == METHOD_GRIDMIX:
         WIDE: tl.constexpr = has_flag(CODE, FLAG_WIDE) or (METHOD == METHOD_GRIDMIX and W >= VEC * count_of(CODE))
         if WIDE and ROW % VEC == 0:
-            return inside_wide_cells(slots, magics, element, along, y, method == METHOD, W, STEP, VEC)
-        return inside_cells(slots, magics, y, x, W) & (everywhere == METHOD)
+            return inside_wide_cells(slots, divisors, element, along, y, method == METHOD, W, STEP, VEC)
+        return inside_cells(slots, divisors, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
         return (ranks >= slots[0]) & (everywhere == METHOD)
     return everywhere < 0
@@ -82,13 +76,13 @@ def taken_by(
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
     """True where a region replaces the image. CODES: the N choices that may have made it."""
-    slots, _, code, magics = region
+    slots, _, code, divisors = region
     method = code & 0xFF
     taken = (x + y) * 0 < 0  # nowhere
     for k in tl.static_range(N):
         if method == method_of(CODES[k]):
             taken |= taken_by_one(
-                slots, magics, method, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
+                slots, divisors, method, element, along, y, x, ranks, CODES[k], H, W, ROW, STEP, VEC, CENTRE
             )
     return taken
 
@@ -138,7 +132,7 @@ def fill_of(
 
 @triton.jit
 def shrunk_partner(
-    x_other, slots, magics, y, x, channel, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    x_other, slots, divisors, y, x, channel, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
     IN_LAST: tl.constexpr, BILINEAR: tl.constexpr,
 ):  # fmt: skip
     """The whole partner shrunk into the box of the first four slots; its edge around it, which spares masks."""
@@ -149,8 +143,8 @@ def shrunk_partner(
     else:
         base, step = tl.minimum(channel, C - 1) * PIXELS, 1
     if BILINEAR:
-        top, low = bilinear(down, from_bits(magics[0]), H)
-        left, far = bilinear(across, from_bits(magics[1]), W)
+        top, low = bilinear(down, from_bits(divisors[0]), H)
+        left, far = bilinear(across, from_bits(divisors[1]), W)
         here = x_other + base + (top * W + left) * step  # one address for all four: the others are constants away
         RIGHT: tl.constexpr = (C if IN_LAST else 1) if W > 1 else 0
         BELOW: tl.constexpr = (W * C if IN_LAST else W) if H > 1 else 0
@@ -161,7 +155,7 @@ def shrunk_partner(
         upper = upper + far * (upper_right - upper)
         lower = lower + far * (lower_right - lower)
         return upper + low * (lower - upper)
-    pixel = nearest(down, tall, magics[0], H) * W + nearest(across, wide, magics[1], W)
+    pixel = nearest(down, tall, divisors[0], H) * W + nearest(across, wide, divisors[1], W)
     return to_float(tl.load(x_other + base + pixel * step))
 
 
@@ -188,17 +182,19 @@ def replace_region(
 ):  # fmt: skip
     """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
     METHOD: tl.constexpr = method_of(CODE)
-    slots, _, code, magics = region
+    slots, _, code, divisors = region
     method = code & 0xFF
     if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
         if is_near(slots, method, place, CODE, H, ROW, R * VEC):
-            taken = taken_by_one(slots, magics, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE)
+            taken = taken_by_one(
+                slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
+            )
             result = ()
             for c in tl.static_range(COUNT):
                 filling = other[c]
                 if METHOD == METHOD_RESIZEMIX:
                     filling = shrunk_partner(
-                        x_other, slots, magics, y, x, channels[c], C, H, W, PIXELS, IN_LAST, BILINEAR
+                        x_other, slots, divisors, y, x, channels[c], C, H, W, PIXELS, IN_LAST, BILINEAR
                     )
                 elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
                     filling = fill_of(
@@ -222,7 +218,7 @@ def moved(start, weight, to, away, COUNT: tl.constexpr):
 def family_values(
     own, other, x_other, method, lam, region, erased, place, first, element, along, y, x, ranks, channels, fill_ptr,
     CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
-    BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
     STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
@@ -247,12 +243,12 @@ def family_values(
     for k in tl.static_range(N):
         values = replace_region(
             values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
-            CHOICES[k], BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+            CHOICES[k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
             values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, ERASE,
-            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+            False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     return values
 

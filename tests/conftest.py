@@ -7,7 +7,8 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-    with contextlib.suppress(ImportError):  # without triton there is the CPU path
+    # Without triton there is the CPU path, and where the interpreter's insides are others it is slow but no less right.
+    with contextlib.suppress(ImportError, AttributeError):
         from quick_interpreter import quicken
 
         quicken()

@@ -1,11 +1,6 @@
 """FusedAugment: kernel and CPU path against the reference, the reference against torch's own functions, and its use."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import augment_cases
 import pytest
@@ -56,64 +51,6 @@ def test_normalise_cast_layout_and_replay(implementation: str, name: str) -> Non
         out_last=number % 4 < 2, form="classes", seed=number,
     )  # fmt: skip
     check(implementation, CASES[name], (3, 3, 8, 9), torch.float16, replay=True, form="soft", seed=number)
-
-
-GUARDED = """
-    import ctypes, mmap, sys
-    import numpy as np
-    import torch
-    import augment_cases
-    import family_cases
-
-    PAGE, libc, kept = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True), []
-    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    plain = augment_cases.images
-
-    def guarded(*arguments):
-        x = plain(*arguments)
-        memory = mmap.mmap(-1, 2 * PAGE)
-        room = np.frombuffer(memory, np.uint8)
-        assert libc.mprotect(room.ctypes.data + PAGE, PAGE, 0) == 0  # a read of this page ends the process
-        kept.append(room)
-        last = torch.from_numpy(room[PAGE - x.numel() : PAGE]).view(x.shape)
-        return last.copy_(x)
-
-    augment_cases.images = family_cases.images = guarded
-    for name in sys.argv[1:]:
-        if name in family_cases.SPECS:
-            family_cases.check("kernel", family_cases.single(name), (4, 3, 8, 9), torch.uint8, seed=len(name))
-        else:
-            augment_cases.check("kernel", augment_cases.CASES[name], (3, 3, 8, 9), torch.uint8, seed=len(name))
-    print("unharmed")
-    if sys.argv[1:] == ["nothing"]:
-        print(kept[0][PAGE])
-"""
-
-
-@pytest.mark.skipif(torch.cuda.is_available() or os.name != "posix", reason="guards pages of the host")
-def test_kernel_reads_nothing_behind_the_batch() -> None:
-    """Tiles reach past the last image, whose bytes end where memory that can't be read begins."""
-    here = Path(__file__).resolve().parent
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))}
-
-    def run(*names: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", textwrap.dedent(GUARDED), *names]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-    names = (
-        "smaller crop",
-        "crop and flip",
-        "resized crop",
-        "whole",
-        "affine",
-        "affine, nearest, reflect",
-        "centre, share",
-    )
-    done = run(*names, "crop, edge, mixed", "resizemix", "resizemix bilinear")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["unharmed"]
-    done = run("nothing")  # then reads the guarded page on purpose
-    assert done.returncode < 0, "the guard is none"
 
 
 @pytest.mark.parametrize("route", ["loops, one chunk", "loops, chunks of two", "passes, chunks of two"])

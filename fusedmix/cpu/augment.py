@@ -177,13 +177,13 @@ class Source:
             top, left = m[5] - torch.where(flip_v, size[0], 0), m[2] - torch.where(flip, size[1], 0)
             self.windows = list(zip(*(c.tolist() for c in (top.int(), left.int(), flip_v, flip)), strict=True))
             reach = (top < 0) | (left < 0) | (top + size[0] > x.shape[2]) | (left + size[1] > x.shape[3])
-            self.is_copied = geometry.beyond == BEYOND_FILL or not reach.any()
+            self.is_cut_out = geometry.beyond == BEYOND_FILL or not reach.any()  # without edges or mirrors
 
     def place(self, members: Array, out: Tensor) -> None:
         """Writes the images of `members`, placed and coloured, to `out`."""
         geometry, rows = self.geometry, torch.from_numpy(members)
         own = Placement(*(tuple(c[rows] for c in part) for part in self.drawn.placement))
-        if self.is_window and self.is_copied:
+        if self.is_window and self.is_cut_out:
             fill = self.fill.to(out.dtype)[:, None, None]
             if geometry.height * geometry.width < SMALL_IMAGE:
                 self.paste_windows(members, bits_of(out), bits_of(fill), out.dtype)

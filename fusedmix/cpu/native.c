@@ -508,7 +508,7 @@ static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, in
     ((*(const type *)(big + k) + w * (*(const type *)(small + k) - *(const type *)(big + k)) - mean) * inverse_std)
 
 /* Two samples of float32 mixed with each other, in one pass; out may be x. */
-static void blend_both(const Job *job, int64_t i, int64_t j)
+static void blend_floats(const Job *job, int64_t i, int64_t j)
 {
     int64_t n = job->height * job->width;
     const float *x = (const float *)(job->x + i * job->x_stride), *y = (const float *)(job->x + j * job->x_stride);
@@ -540,6 +540,16 @@ static void blend_both(const Job *job, int64_t i, int64_t j)
     }
 }
 #undef MIXED
+
+/* As `blend_floats`, of any types, a block at a time. */
+static void blend_both(const Job *job, int64_t i, int64_t j, float *room)
+{
+    int64_t n = job->height * job->width, size = n * SIZES[job->in_type], out_size = n * SIZES[job->out_type];
+    const char *x = job->x + i * job->x_stride, *y = job->x + j * job->x_stride;
+    char *to = job->out + i * job->out_stride, *other_to = job->out + j * job->out_stride;
+    for (int64_t plane = 0; plane < job->planes; plane++, x += size, y += size, to += out_size, other_to += out_size)
+        blend(job, plane, i, j, x, y, to, other_to, n, room);
+}
 
 /* What sample i takes from the rows at `from`, set aside at the same places of `aside`. */
 static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, const char *from, char *aside)
@@ -596,16 +606,11 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
             if (j < i || !room)                   /* the first of the two takes care of both */
                 continue;
             int both = j != i && partner[i] == j && partner[j] == i && blends(&job, i) && blends(&job, j);
-            if (both && in_type == FLOAT32 && out_type == FLOAT32) {
-                blend_both(&job, i, j);
-                continue;
-            }
             if (both) {
-                for (int64_t plane = 0; plane < planes; plane++) {
-                    int64_t n = height * width, from = plane * n * SIZES[in_type], to = plane * n * SIZES[out_type];
-                    blend(&job, plane, i, j, job.x + i * x_stride + from, job.x + j * x_stride + from,
-                          job.out + i * out_stride + to, job.out + j * out_stride + to, n, room);
-                }
+                if (in_type == FLOAT32 && out_type == FLOAT32)
+                    blend_floats(&job, i, j);
+                else
+                    blend_both(&job, i, j, room);
                 continue;
             }
             for (int64_t plane = 0; plane < planes; plane++)
