@@ -318,7 +318,10 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     elements = sample * variant.shape[0] / working  # written by a working program
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
-    code, stores = disassemble(kernel), round(elements * itemsize / (store_bytes * threads))
+    idle = 1.0  # threads per thread that has pixels, where tiles are wider than rows
+    if constants.get("WALKS"):
+        idle = constants["STRIDE"] * constants["BLOCK"] / constants["W"]
+    code, stores = disassemble(kernel), round(elements * idle * itemsize / (store_bytes * threads))
 
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.
     def spread(weighing: dict[str, float]) -> dict[str, float]:

@@ -10,12 +10,13 @@ import triton
 from torch import Tensor
 
 from . import recipe as codes
+from . import rng
 from .kernels import config
 from .kernels.augment import augment_kernel
 from .kernels.family import family_kernel
 from .kernels.mix import mix_kernel
 from .layout import is_channels_last
-from .recipe import EXACT, PERMUTE, Geometry, Recipe, method_of, side_range, smoothed_on_off
+from .recipe import BEYOND_EDGE, EXACT, PERMUTE, Geometry, Recipe, method_of, side_range, smoothed_on_off
 from .reference.augment import brightest
 from .reference.regions import grid_centre
 
@@ -134,8 +135,11 @@ class Layout(NamedTuple):
     constants: dict[str, Any]
 
 
-def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int) -> Layout:
-    """elements: those of a sample of the result that programs walk over, in rows of `row` (0: of any length)."""
+def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, walks: bool = False) -> Layout:
+    """elements: those of a sample of the result that programs walk over, in rows of `row` (0: of any length).
+
+    walks: tile by tile down the rows, so that a tile is a row's, or a part of one.
+    """
     recipe, batch = shape.recipe, shape.x_shape[0]
     form, columns = target_form(recipe, shape.target_shape)
     block_k = min(triton.next_power_of_2(max(columns, 1)), 1024)
@@ -146,8 +150,12 @@ def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int) -> L
     row_programs = cdiv(batch, rows) * cdiv(columns, block_k) if writes_plan or form != TARGET_NONE else 0
 
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not shape.replay  # else the lower sample owns the pair
-    tiles = cdiv(elements, launch.block)
-    stride = tile_stride(row, launch.block, tiles)
+    if walks:
+        stride = cdiv(row, launch.block)
+        tiles = stride * cdiv(elements, row)
+    else:
+        tiles = cdiv(elements, launch.block)
+        stride = tile_stride(row, launch.block, tiles)
     sample_programs = stride * cdiv(tiles, stride * launch.tiles)
     image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
@@ -220,17 +228,30 @@ def is_heavy(recipe: Recipe) -> bool:
     return len(recipe.choices) > 4
 
 
+def noises(recipe: Recipe) -> int:
+    """The kinds of noise it may fill with, joined by or."""
+    return reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in (*recipe.choices, recipe.erase)))
+
+
 def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
     """What the family's kernel must be able to do."""
     methods = [method_of(code) for code in recipe.choices]
-    everything = (*recipe.choices, recipe.erase)
     return dict(
         CHOICES=recipe.choices, N=len(recipe.choices), ERASE=recipe.erase, ERASED=(recipe.erase,), SLOTS=recipe.slots,
         ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
         BLENDS=codes.METHOD_MIXUP in methods, DROPS=any(codes.drops(method) for method in methods),
         MIXES=codes.any_mixes(recipe.choices),
-        NOISY=reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in everything)), CENTRE=grid_centre(height, width),
+        NOISY=noises(recipe), CENTRE=grid_centre(height, width),
     )  # fmt: skip
+
+
+def walks_rows(shape: Shape) -> bool:
+    """Whether FusedAugment's programs walk down the rows of a result: crops of bytes that are resized, not turned."""
+    geometry, (height, width) = shape.geometry, shape.x_shape[2:]
+    assert geometry is not None
+    straight = geometry.bilinear and not geometry.turns and geometry.beyond == BEYOND_EDGE
+    fits = (geometry.height + config.WALKED_PIXELS) * geometry.width < 2**31  # the last program's rows past the end
+    return straight and fits and shape.x_dtype == torch.uint8 and height > 1 and width > 1
 
 
 def prepare_augment(
@@ -245,8 +266,15 @@ def prepare_augment(
     family = family_constants(recipe, geometry.height, geometry.width)
     most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
     heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and family["MIXES"])
-    launch = launch or config.launch_for(pixels, itemsize, itemsize, 64 if hip else 32, most, images_of(recipe), heavy)
-    layout = layout_of(shape, launch, pixels, geometry.width)
+    warp, walks = 64 if hip else 32, walks_rows(shape)
+    vector = config.vector_elements(geometry.width if walks else pixels, itemsize, most)
+    if launch is None and walks:
+        least = 4 if family["NOISY"] else 1  # noise is drawn by fours
+        launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least)
+    elif launch is None:
+        few = heavy or geometry.bilinear
+        launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few)
+    layout = layout_of(shape, launch, pixels, geometry.width, walks)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = (
         batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
@@ -258,7 +286,7 @@ def prepare_augment(
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=min(config.vector_elements(pixels, itemsize, most), launch.block), **family, **layout.constants,
+        VEC=min(vector, launch.block), WALKS=walks, **family, **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
@@ -274,6 +302,17 @@ def unused_state(device: torch.device) -> Tensor:
     Loading a kernel during a capture is an error, and `state is None` would be a kernel of its own.
     """
     return torch.zeros(2, dtype=torch.int64, device=device)
+
+
+@cache
+def normal_table(device: torch.device) -> Tensor:
+    """`rng.normal_table` on a device."""
+    return rng.normal_table().to(device)
+
+
+def with_table(extras: tuple[Tensor | None, ...], recipe: Recipe, device: torch.device) -> tuple[Tensor | None, ...]:
+    """The last pointers of a kernel of the family."""
+    return *extras, normal_table(device) if noises(recipe) else None
 
 
 def mix_into(
@@ -308,7 +347,8 @@ def mix_into(
     if recipe.choices and not replay and extras[0] is None:
         raise ValueError("knobs are missing: a recipe with choices needs their numbers")
     pointers: tuple[Tensor | None, ...] = (x, out, target, target_out, plan, lam, box, partner, norm)
-    run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras if recipe.choices else ())
+    extras = with_table(extras, recipe, x.device) if recipe.choices else ()
+    run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras)
 
 
 def augment_into(
@@ -338,6 +378,7 @@ def augment_into(
         partner is not None, x.get_device(), geometry,
     )  # fmt: skip
     pointers = (x, out, target, target_out, plan, gray, partner, norm)
+    extras = with_table(extras, recipe, x.device)
     run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras)
 
 

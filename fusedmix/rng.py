@@ -24,9 +24,9 @@ ERASE    6       own index                    0     erase: erased when unit(word
 REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
 NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n):
-                                                    radius and angle (Box-Muller; bits 31..9 within a quarter
-                                                    turn, bits 0 and 1 signs) of the first two, then of the others;
-                                                    seed = the key drawn as word 1 (mixed: SAMPLE word 1)
+                                                    bits 31..9: how rare so large a number is (`normal_table`);
+                                                    bit 0: sign; seed = the key drawn as word 1 (mixed: SAMPLE
+                                                    word 1)
 CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
                                                     row and column of try 0
 FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;
@@ -46,6 +46,8 @@ unit(word) = (word >> 8) * 2**-24, in [0, 1);  below(word, n) = (word * n) >> 32
 
 import math
 import threading
+from functools import cache
+from statistics import NormalDist
 
 import torch
 
@@ -81,7 +83,27 @@ SIN_POLY = tuple((-1.0) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 *
 BETA_MAX_LOG = 85.0  # e**-85 = 1.2e-37: keeps the small side a normal float32, never zero
 BETA_MAX_RATIO = 1e30
 
+# Normal numbers: of the size that a share u of them exceeds, by lines between points of the inverse distribution, 2**6
+# to each octave of u down to its smallest, 2**-24. Within 3e-5 of it.
+NORMAL_BITS = 6
+NORMAL_OCTAVES = 24
+NORMAL_SHIFT = 23 - NORMAL_BITS  # of the bits of u, which then number the line
+NORMAL_FIRST = (127 - NORMAL_OCTAVES) << NORMAL_BITS  # number of the first line
+
 SEED_LIMIT = 2**63 - 1
+
+
+@cache
+def normal_table() -> torch.Tensor:
+    """The lines of NORMAL_OCTAVES, value at u = 0 and slope: float32 [lines, 2]."""
+    steps = 1 << NORMAL_BITS
+    points = [math.ldexp(1 + k / steps, e) for e in range(-NORMAL_OCTAVES, 0) for k in range(steps)] + [1.0]
+    sizes = [-NormalDist().inv_cdf(u / 2) for u in points]
+    lines = []
+    for n in range(len(points) - 1):
+        slope = (sizes[n + 1] - sizes[n]) / (points[n + 1] - points[n])
+        lines.append((sizes[n] - slope * points[n], slope))
+    return torch.tensor(lines)
 
 
 class SeedBuffer(threading.local):

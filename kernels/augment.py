@@ -2,7 +2,8 @@
 
 The first `row_programs` programs write the rows of the targets and of the plan, as in `family.py`; the others walk
 TILES tiles of BLOCK pixels of a sample pair, or of one sample, with all their channels. Each image is sampled once, by
-its own map, for itself and for its partner.
+its own map, for itself and for its partner. Where byte images are resized but not turned (WALKS), a tile is a row's or
+a part of one, and the next is of the row below: it goes on from the two rows of the source that the last lay between.
 
 Traffic: every byte of the result is written once; of the input, what the crops hold is read once from memory (pixels
 of a tile lie close together, taps of neighbours meet in the cache).
@@ -258,32 +259,88 @@ def between_columns(u, IN_W: tl.constexpr):
 
 
 @triton.jit
+def between_rows(v, IN_H: tl.constexpr):
+    """(upper row, how far below it in whole steps) of places v from the first row's centre."""
+    top = tl.minimum(tl.floor(v), IN_H - 2.0)
+    return small_int(top), whole_steps(v - top)
+
+
+@triton.jit
+def weighed(spot, right, needed, NEXT: tl.constexpr):
+    """Bytes between two neighbours in a row, times TAP_STEPS, plus 2**23: float32.
+
+    Weighed in integers, which float32 holds exactly when they are added to the bits of 2**23.
+    """
+    a, b = tl.load(spot, mask=needed).to(tl.int32), tl.load(spot + NEXT, mask=needed).to(tl.int32)
+    return from_bits(a * (TAP_STEPS_INT - right) + (b * right + BYTE_BASE))
+
+
+@triton.jit
+def unweighed(value):
+    """What `weighed` holds, exactly."""
+    return tl.fma(value, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
+
+
+@triton.jit
 def between_bytes(
     x, v, left, right, needed, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
 ):  # fmt: skip
     """Byte images between the centres of four pixels, all of which are there: C float32 tensors.
 
     v: places from the first row's centre; left, right: of `between_columns`. One address serves all four neighbours: at
-    an edge the outer two get the weight 0 or 1. A row's two are weighed in integers, which float32 holds exactly when
-    they are added to the bits of 2**23; the difference of two such is exact, and so is what the first `fma` makes of
-    one. The second rounds, once, what is exact up to there.
+    an edge the outer two get the weight 0 or 1. Everything is exact but the last `fma`, which rounds once.
     """
     NEXT: tl.constexpr = C if IN_LAST else 1
-    top = tl.minimum(tl.floor(v), IN_H - 2.0)
-    low, rest = whole_steps(v - top) * (1.0 / TAP_STEPS), TAP_STEPS_INT - right
-    here = x + (small_int(top) * IN_W + left) * NEXT
+    top, low = between_rows(v, IN_H)
+    here = x + (top * IN_W + left) * NEXT
     value = ()
     for k in tl.static_range(C):
         spot = here + k * (1 if IN_LAST else IN_H * IN_W)
-        a = tl.load(spot, mask=needed).to(tl.int32)
-        b = tl.load(spot + NEXT, mask=needed).to(tl.int32)
-        c = tl.load(spot + IN_W * NEXT, mask=needed).to(tl.int32)
-        d = tl.load(spot + (IN_W + 1) * NEXT, mask=needed).to(tl.int32)
-        upper = from_bits(a * rest + (b * right + BYTE_BASE))
-        lower = from_bits(c * rest + (d * right + BYTE_BASE))
-        above = tl.fma(upper, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
-        value = value + (tl.fma(low, lower - upper, above),)
+        upper, lower = weighed(spot, right, needed, NEXT), weighed(spot + IN_W * NEXT, right, needed, NEXT)
+        value = value + (tl.fma(low * (1.0 / TAP_STEPS), lower - upper, unweighed(upper)),)
     return value
+
+
+@triton.jit
+def row_between(
+    x, row, left, right, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
+):  # fmt: skip
+    """One row of byte images between its columns, exactly: C float32 tensors. row: a scalar."""
+    NEXT: tl.constexpr = C if IN_LAST else 1
+    here = x + row * (IN_W * NEXT) + left * NEXT
+    value = ()
+    for k in tl.static_range(C):
+        value = value + (unweighed(weighed(here + k * (1 if IN_LAST else IN_H * IN_W), right, None, NEXT)),)
+    return value
+
+
+@triton.jit
+def walked(
+    at, upper, below, x, v, left, right, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
+):  # fmt: skip
+    """`between_bytes` of one row, and what the next can go on from: (at, upper, below, value). v: a scalar.
+
+    at: the source's row that `upper` is of, as `row_between` has it; below: what the row below it has more; both exact,
+    so that it does not matter which way they were come by. Rows of a result that lie between the same two rows of the
+    source read nothing; one that lies a row lower reads one.
+    """
+    top, low = between_rows(v, IN_H)
+    if top != at:
+        if top == at + 1:
+            start = ()
+            for k in tl.static_range(C):
+                start = start + (upper[k] + below[k],)
+        else:
+            start = row_between(x, top, left, right, C, IN_H, IN_W, IN_LAST)
+        end = row_between(x, top + 1, left, right, C, IN_H, IN_W, IN_LAST)
+        climb = ()
+        for k in tl.static_range(C):
+            climb = climb + (end[k] - start[k],)
+        upper, below = start, climb
+    value = ()
+    for k in tl.static_range(C):
+        value = value + (tl.fma(low, below[k], upper[k]),)
+    return top, upper, below, value
 
 
 @triton.jit
@@ -324,6 +381,15 @@ def nearest_pixels(
 
 
 @triton.jit
+def no_rows(like, C: tl.constexpr):
+    """C tensors of zeros."""
+    rows = ()
+    for _ in tl.static_range(C):
+        rows = rows + (like.to(tl.float32) * 0.0,)
+    return rows
+
+
+@triton.jit
 def column_place(map, limits, column):
     """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
     _, u = located(map, column, column, False)
@@ -332,15 +398,11 @@ def column_place(map, limits, column):
 
 
 @triton.jit
-def picture(
-    x, map, limits, coloring, y, column, left, right, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr,
-    IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr,
-    COLOR: tl.constexpr, MOST: tl.constexpr, HOISTS: tl.constexpr,
+def sampled(
+    x, map, limits, y, column, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
-    """The pixels (y, column) of an image as it is placed and coloured: a tuple of C float32 tensors.
-
-    left, right: where HOISTS, of `between_columns`.
-    """
+    """The pixels (y, column) of an image as it is placed: a tuple of C float32 tensors."""
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     v, u = located(map, y, column, TURNS)
     if BILINEAR and BYTES and (BEYOND == BEYOND_EDGE or BEYOND == BEYOND_FILL):
@@ -348,8 +410,7 @@ def picture(
         row, row_cover = held(v, limits[0], limits[2])
         place, column_cover = held(u, limits[1], limits[3])
         if IN_H > 1 and IN_W > 1:
-            if not HOISTS:
-                left, right = between_columns(place, IN_W)
+            left, right = between_columns(place, IN_W)
             value = between_bytes(x, row, left, right, needed, C, IN_H, IN_W, IN_LAST)
         else:
             value = between_any(x, row, place, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_EDGE)
@@ -362,9 +423,28 @@ def picture(
         value = between_any(x, v - 0.5, u - 0.5, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     else:
         value = nearest_pixels(x, v, u, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
-    if COLOR:
-        value = colored(value, MOST, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4])
     return value
+
+
+@triton.jit
+def picture(
+    at, upper, below, x, map, limits, coloring, y, column, row, left, right, needed, fill_ptr, C: tl.constexpr,
+    IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
+    TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr,
+):  # fmt: skip
+    """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
+
+    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`.
+    """
+    if WALKS:
+        v, _ = located(map, row, row, False)
+        place, _ = held(v - 0.5, limits[0], limits[2])
+        at, upper, below, value = walked(at, upper, below, x, place, left, right, C, IN_H, IN_W, IN_LAST)
+    else:
+        value = sampled(x, map, limits, y, column, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS)
+    if COLOR:
+        value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST)
+    return at, upper, below, value
 
 
 @triton.jit
@@ -379,16 +459,16 @@ def store_channel(
     if DTYPE == tl.uint8:
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
     value = finish(value, mean, inverse_std, NORM, DTYPE, INTERPRETED)
-    where = pixel * C + CHANNEL if OUT_LAST else CHANNEL * PIXELS + pixel
-    tl.store(out + where, value, mask=mask)
+    here = out + (pixel * C if OUT_LAST else pixel)  # channels lie constants from there, which cost no address
+    tl.store(here + CHANNEL * (1 if OUT_LAST else PIXELS), value, mask=mask)
 
 
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def augment_kernel(
     x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, gray_ptr, partner_ptr, norm_ptr, state_ptr, knobs_ptr,
-    fill_ptr, field_ptr, has_state: tl.int32, seed: tl.int64, offset: tl.int64, sample_offset: tl.int32, B: tl.int32,
-    row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32, n_units: tl.int32,
-    on, off, keep,
+    fill_ptr, field_ptr, table_ptr, has_state: tl.int32, seed: tl.int64, offset: tl.int64, sample_offset: tl.int32,
+    B: tl.int32, row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32,
+    n_units: tl.int32, on, off, keep,
     ALIGN: tl.constexpr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr,
     ERASE: tl.constexpr, ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
@@ -397,8 +477,8 @@ def augment_kernel(
     BEYOND: tl.constexpr,
     LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
-    TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    WALKS: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr,
+    VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -408,10 +488,10 @@ def augment_kernel(
     PIXELS: tl.constexpr = H * W
     R: tl.constexpr = BLOCK // VEC
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
-    BYTES: tl.constexpr = x_ptr.dtype.element_ty == tl.uint8 and IN_H > 1 and IN_W > 1
-    HOISTS: tl.constexpr = BILINEAR and not TURNS and BYTES and BEYOND == BEYOND_EDGE and STRIDE * BLOCK % W == 0
+    NEXT_TILE: tl.constexpr = W if WALKS else STRIDE * BLOCK
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
+    fills = fill_ptr, table_ptr
 
     if pid < row_programs:
         write_rows(
@@ -433,9 +513,11 @@ def augment_kernel(
         # itself and its partner.
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
-        begin = (tile // STRIDE * (STRIDE * TILES) + tile % STRIDE) * BLOCK
-        start = begin + tl.arange(0, R)[:, None] * VEC
-        lane = tl.arange(0, VEC)[None, :]
+        first, lot = tile // STRIDE * TILES, tile % STRIDE * BLOCK
+        begin = first * W + lot if WALKS else first * (STRIDE * BLOCK) + lot
+        corner = lot if WALKS else None
+        run = tl.arange(0, R)[:, None] * VEC
+        start, lane = begin + run, tl.arange(0, VEC)[None, :]
         i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
@@ -471,26 +553,36 @@ def augment_kernel(
         if NORM:
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
-        left_i, right_i = tl.zeros([R, VEC], tl.int32), tl.zeros([R, VEC], tl.int32)
-        left_j, right_j = left_i, right_i
+        left_i, right_i, left_j, right_j = 0, 0, 0, 0
+        at_i, at_j, upper_i, below_i, upper_j, below_j = 0, 0, (), (), (), ()
+        if WALKS:
+            column = lot + run
+            inside = column < W
+            at_i, at_j = first * 0 - 2, first * 0 - 2  # no row, nor above one
+            left_i, right_i = between_columns(column_place(map_i, limits_i, column + lane), IN_W)
+            upper_i = no_rows(left_i, C)
+            below_i = upper_i
+            if MIXES and PAIRED:
+                left_j, right_j = between_columns(column_place(map_j, limits_j, column + lane), IN_W)
+                upper_j, below_j = upper_i, upper_i
         ahead = owned - begin
-        for step in range(tl.minimum(tl.maximum((ahead + (STRIDE * BLOCK - 1)) // (STRIDE * BLOCK), 0), TILES)):
+        for step in range(tl.minimum(tl.maximum((ahead + (NEXT_TILE - 1)) // NEXT_TILE, 0), TILES)):
             pixel = start + lane
-            mask = start < owned
-            y = (start // W) if W % VEC == 0 else (pixel // W)
-            element, along = place_in_row(origin_of(start, step, STRIDE * BLOCK, W), lane, W, VEC)
+            row = first + step
+            if WALKS:
+                mask = (start < owned) & inside
+                place, y, element, along = row, row + run * 0, column, lane
+            else:
+                mask = start < owned
+                place, y = begin, (start // W) if W % VEC == 0 else (pixel // W)
+                element, along = place_in_row(origin_of(start, step, NEXT_TILE, W), lane, W, VEC)
             x = element + along
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
-            if HOISTS:  # what columns decide stays what it is in the first tile  # noqa: SIM102
-                if step == 0:
-                    left_i, right_i = between_columns(column_place(map_i, limits_i, x), IN_W)
-                    if MIXES:
-                        left_j, right_j = between_columns(column_place(map_j, limits_j, x), IN_W)
-            own = picture(
-                x_i, map_i, limits_i, coloring_i, y, x, left_i, right_i, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND,
-                BILINEAR, TURNS, COLOR, MOST, HOISTS,
+            at_i, upper_i, below_i, own = picture(
+                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, None, beyond, C,
+                IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -501,9 +593,9 @@ def augment_kernel(
                         ERASED, H, W, W, 1, VEC, CENTRE,
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
-                other = picture(
-                    x_j, map_j, limits_j, coloring_j, y, x, left_j, right_j, needed, beyond, C, IN_H, IN_W, IN_LAST,
-                    BEYOND, BILINEAR, TURNS, COLOR, MOST, HOISTS,
+                at_j, upper_j, below_j, other = picture(
+                    at_j, upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, row, left_j, right_j, needed,
+                    beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS and PAIRED,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):
@@ -511,10 +603,10 @@ def augment_kernel(
             if PAIRED:
                 if field_ptr is not None:
                     ranks_j = tl.load(field_j + pixel, mask=mask, other=0)
-                store_j = start < owned_j
+                store_j = mask & (start < owned_j)
                 values = family_values(
-                    other, own, None, method_j, lam_j, region_j, erased_j, begin, start, element, along, y, x, ranks_j,
-                    channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
+                    other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
+                    ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
                     VEC % 4 == 0, W, 1, R, VEC, C,
                 )  # fmt: skip
                 for c in tl.static_range(C):
@@ -522,11 +614,11 @@ def augment_kernel(
                         out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED
                     )
             values = family_values(
-                own, other, None, method_i, lam_i, region_i, erased_i, begin, start, element, along, y, x, ranks_i,
-                channels, fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
+                own, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
+                ranks_i, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
                 VEC % 4 == 0, W, 1, R, VEC, C,
             )  # fmt: skip
             for c in tl.static_range(C):
                 store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
-            begin += STRIDE * BLOCK
-            start += STRIDE * BLOCK
+            begin += NEXT_TILE
+            start += NEXT_TILE

@@ -20,6 +20,7 @@ HEAVY_REGISTERS = 255  # for long lists of methods, which spill at 128
 VECTOR_BYTES = 16
 MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS
+WALKED_PIXELS = 256  # of a thread that walks down rows, in all images
 
 
 def launch_for(
@@ -53,3 +54,19 @@ def launch_for(
 def vector_elements(sample_elements: int, itemsize: int, most: int = 16) -> int:
     """Longest power-of-two run of elements that samples are made of, up to 16 bytes and to what a thread holds."""
     return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize, most))
+
+
+def walk_for(width: int, warp_size: int = 32, images: int = 2, least: int = 1) -> tuple[Launch, int]:
+    """Launch of programs that walk down the rows of a result, a tile of a row at a time, and the pixels of a thread.
+
+    A warp each, with as many pixels of a row a thread as divide it, up to 8 in all images, or fewer where that leaves
+    fewer threads beyond the row's end: what a thread computes for a row, whatever its pixels, costs about as much as
+    one of them. But `least` pixels, where they divide it.
+    """
+
+    def cost(vector: int) -> int:
+        return -(-width // (vector * warp_size)) * (1 + vector)
+
+    vectors = [v for v in (8, 4, 2, 1) if v * images <= 8 and width % v == 0]
+    vector = min([v for v in vectors if v >= least] or vectors, key=cost)
+    return Launch(vector * warp_size, WALKED_PIXELS // images // vector, 1), vector

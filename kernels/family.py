@@ -75,9 +75,9 @@ def write_rows(
 @triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def family_kernel(
     x_ptr, out_ptr, target_ptr, target_out_ptr, plan_ptr, lam_ptr, box_ptr, partner_ptr, norm_ptr, state_ptr,
-    knobs_ptr, fill_ptr, field_ptr, has_state: tl.int32, seed: tl.int64, offset: tl.int64, sample_offset: tl.int32,
-    B: tl.int32, row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32, out_units: tl.int32,
-    n_units: tl.int32, on, off, keep,
+    knobs_ptr, fill_ptr, field_ptr, table_ptr, has_state: tl.int32, seed: tl.int64, offset: tl.int64,
+    sample_offset: tl.int32, B: tl.int32, row_programs: tl.int32, sample_programs: tl.int32, x_units: tl.int32,
+    out_units: tl.int32, n_units: tl.int32, on, off, keep,
     ALIGN: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, K: tl.constexpr,
     KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr,
     ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -121,6 +121,7 @@ def family_kernel(
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
         out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
+        fills = fill_ptr, table_ptr
         field_i = field_ptr + i.to(tl.int64) * PIXELS if field_ptr is not None else None
         field_j = field_ptr + j.to(tl.int64) * PIXELS if field_ptr is not None else None
         owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
@@ -173,8 +174,8 @@ def family_kernel(
                 own = to_float(tl.load(x_i + src, mask=needed, other=0))
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_values(
-                    (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, start, element, along, y, x,
-                    ranks_j, (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W,
+                    (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, None, start, element, along, y,
+                    x, ranks_j, (channel,), fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W,
                     PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
                 )[0]  # fmt: skip
             else:
@@ -184,8 +185,8 @@ def family_kernel(
                     needs = touched_i & (start < tl.where(drops(method_i), 0, owned))
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_values(
-                (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, start, element, along, y, x, ranks_i,
-                (channel,), fill_ptr, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS,
+                (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, None, start, element, along, y, x,
+                ranks_i, (channel,), fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS,
                 CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1,
             )[0]  # fmt: skip
             if PAIRED:

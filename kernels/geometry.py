@@ -131,23 +131,29 @@ def gray_of(red, green, blue):
 
 
 @triton.jit
-def between_0_and(value, most):
-    return tl.minimum(tl.maximum(value, 0.0), most)
+def between_0_and_1(value):
+    """Clamped: an addition or multiplication before it does that for nothing."""
+    return tl.minimum(tl.maximum(value, 0.0), 1.0)
 
 
 @triton.jit
-def colored(value, most, brightness, contrast, saturation, pivot, grayscale):
-    """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
-    rest = (1.0 - contrast) * (pivot * most)
-    bright = ()
-    for c in tl.static_range(3):
-        channel = between_0_and(value[c] * brightness, most)
-        bright = bright + (between_0_and(contrast * channel + rest, most),)
-    rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
-    vivid = ()
-    for c in tl.static_range(3):
-        vivid = vivid + (between_0_and(saturation * bright[c] + rest, most),)
-    if grayscale != 0:
-        gray = gray_of(vivid[0], vivid[1], vivid[2])
-        vivid = (gray, gray, gray)
-    return vivid
+def colored(value, brightness, contrast, saturation, pivot, grayscale, MOST: tl.constexpr):
+    """Brightness, contrast about `pivot`, saturation, then grayscale, of RGB in [0, MOST].
+
+    Computed in shares of MOST, as `pivot` is one. An image whose factors are all 1 is left as it is.
+    """
+    if (brightness != 1.0) | (contrast != 1.0) | (saturation != 1.0) | (grayscale != 0):
+        scale = tl.div_rn(brightness, brightness * 0.0 + MOST)
+        rest = (1.0 - contrast) * pivot
+        bright = ()
+        for c in tl.static_range(3):
+            bright = bright + (between_0_and_1(contrast * between_0_and_1(value[c] * scale) + rest),)
+        rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
+        vivid = ()
+        for c in tl.static_range(3):
+            vivid = vivid + (between_0_and_1(saturation * bright[c] + rest) * MOST,)
+        if grayscale != 0:
+            gray = gray_of(vivid[0], vivid[1], vivid[2])
+            vivid = (gray, gray, gray)
+        value = vivid
+    return value

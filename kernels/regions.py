@@ -15,6 +15,8 @@ from .sampling import LN2_HI, LN2_LO, LOG2_E, below, exp, horner, log, open_unit
 
 STREAM_NOISE = tl.constexpr(rng.STREAM_NOISE)
 STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
+NORMAL_SHIFT = tl.constexpr(rng.NORMAL_SHIFT)
+NORMAL_FIRST = tl.constexpr(rng.NORMAL_FIRST)
 GOLDEN = tl.constexpr(rng.GOLDEN)
 MIX_A = tl.constexpr(rng.MIX_A)
 MIX_B = tl.constexpr(rng.MIX_B)
@@ -303,37 +305,40 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 
 
 @triton.jit
-def polar(word_u, word_v):
-    """Two independent standard normal numbers, by Box and Muller's transform: the angle's lowest bits are signs."""
-    radius = tl.sqrt_rn(log(open_unit(word_u)) * -2.0)
-    v = open_unit(word_v)
-    cosine, sine = radius * sin_half_pi(1.0 - v), radius * sin_half_pi(v)
-    signs = word_v.to(tl.int32, bitcast=True)
-    return from_bits(as_bits(cosine) ^ (signs << 31)), from_bits(as_bits(sine) ^ (signs >> 1 << 31))
+def bell_number(word, table_ptr):
+    """A standard normal number by lines of the inverse distribution of sizes; the word's lowest bit is the sign."""
+    u = open_unit(word)
+    line = table_ptr + ((as_bits(u) >> NORMAL_SHIFT) - NORMAL_FIRST) * 2
+    size = tl.load(line + 1) * u + tl.load(line)
+    return from_bits(as_bits(size) ^ (word.to(tl.int32, bitcast=True) << 31))
 
 
 @triton.jit
-def normals(key, fours):
-    """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`: four tensors. key: int32 bits, scalar."""
+def normals(key, fours, table_ptr):
+    """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`: four tensors. key: int32 bits, scalar.
+
+    table_ptr: float32 [lines, 2], of `rng.normal_table`.
+    """
     seed = key.to(tl.uint32, bitcast=True).to(tl.int64)
     word_a, word_b, word_c, word_d = words_at(seed, seed * 0, fours * 0, fours * STREAM_STEP + STREAM_NOISE)
-    a, b = polar(word_a, word_b)
-    c, d = polar(word_c, word_d)
-    return a, b, c, d
+    return (
+        bell_number(word_a, table_ptr), bell_number(word_b, table_ptr), bell_number(word_c, table_ptr),
+        bell_number(word_d, table_ptr),
+    )  # fmt: skip
 
 
 @triton.jit
-def normal(key, number):
+def normal(key, number, table_ptr):
     """Standard normal noise of each number."""
-    a, b, c, d = normals(key, number >> 2)
+    a, b, c, d = normals(key, number >> 2, table_ptr)
     return tl.where(number & 2 == 0, tl.where(number & 1 == 0, a, b), tl.where(number & 1 == 0, c, d))
 
 
 @triton.jit
-def normal_runs(key, first, R: tl.constexpr, VEC: tl.constexpr):
+def normal_runs(key, first, table_ptr, R: tl.constexpr, VEC: tl.constexpr):
     """`normal` of runs of VEC numbers that begin at first: int32 [R, 1]; both multiples of 4."""
     fours = tl.reshape(first, [R]) >> 2
     lanes = ()
     for k in tl.static_range(VEC // 4):
-        lanes = lanes + normals(key, fours + k)
+        lanes = lanes + normals(key, fours + k, table_ptr)
     return interleaved(lanes, R, VEC)

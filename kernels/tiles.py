@@ -88,28 +88,36 @@ def taken_by(
 
 
 @triton.jit
-def touches(slots, place, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
-    """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on."""
-    end = place + BLOCK
+def touches(slots, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+    """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on.
+
+    lot: None, or the tile's first column, if it lies in one row, which `place` then is; other columns count as well.
+    """
     touched = place < 0
     for box in tl.static_range(COUNT):
-        y0, y1 = slots[4 * box], slots[4 * box + 2]
-        first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
-        touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
+        y0, x0, y1, x1 = slots[4 * box], slots[4 * box + 1], slots[4 * box + 2], slots[4 * box + 3]
+        if lot is not None:
+            here = (lot < x1) & (lot + BLOCK > x0)
+            touched |= (place >= tl.where(here, y0, H)) & (place < y1)
+        else:
+            end = place + BLOCK
+            first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
+            touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
     return touched
 
 
 @triton.jit
 def fill_of(
-    region, fill_ptr, first, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    region, fills, first, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
     NOISY: tl.constexpr, RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """What a dropped region is filled with.
+    """What a dropped region is filled with. fills: pointers to values and sigmas, and to the lines of `normals`.
 
     NOISY: the kinds of noise there may be, joined by or. RUNS: elements lie in runs of VEC, a multiple of 4, of one
     channel, numbered in the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
     """
     _, key, code, _ = region
+    fill_ptr, table_ptr = fills
     row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
     value = tl.load(row + channel)
     if NOISY:
@@ -119,14 +127,14 @@ def fill_of(
             sigma = tl.load(row + C + channel)
             if RUNS:
                 if NOISY == NOISE_PIXEL:
-                    value += sigma * normal_runs(key, first, R, VEC)
+                    value += sigma * normal_runs(key, first, table_ptr, R, VEC)
                 elif kind == NOISE_PIXEL:
-                    value += sigma * normal_runs(key, first, R, VEC)
+                    value += sigma * normal_runs(key, first, table_ptr, R, VEC)
                 else:
-                    value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS)[:, None]
+                    value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS, table_ptr)[:, None]
             else:
                 number = tl.where(kind == NOISE_PIXEL, channel * PIXELS + y * W + x, channel + x * 0)
-                value += sigma * normal(key, number)
+                value += sigma * normal(key, number, table_ptr)
     return value
 
 
@@ -161,13 +169,13 @@ def shrunk_partner(
 
 @triton.jit
 def is_near(
-    slots, method, place, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr
+    slots, method, place, lot, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Whether the choice CODE has made a region, and that may lie in the tile of BLOCK elements from `place` on."""
     METHOD: tl.constexpr = method_of(CODE)
     near = method == METHOD
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
-        near = near & touches(slots, place, count_of(CODE), H, ROW, BLOCK)
+        near = near & touches(slots, place, lot, count_of(CODE), H, ROW, BLOCK)
     if METHOD == METHOD_HIDE:
         near = near & (slots[3] > 0)
     return near
@@ -175,7 +183,7 @@ def is_near(
 
 @triton.jit
 def replace_region(
-    values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
+    values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
     CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
     STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
@@ -185,7 +193,7 @@ def replace_region(
     slots, _, code, divisors = region
     method = code & 0xFF
     if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
-        if is_near(slots, method, place, CODE, H, ROW, R * VEC):
+        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC):
             taken = taken_by_one(
                 slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
             )
@@ -198,7 +206,7 @@ def replace_region(
                     )
                 elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
                     filling = fill_of(
-                        region, fill_ptr, first + c * PIXELS, y, x, channels[c], C, W, PIXELS, NOISY, RUNS, R, VEC
+                        region, fills, first + c * PIXELS, y, x, channels[c], C, W, PIXELS, NOISY, RUNS, R, VEC
                     )
                 result = result + (tl.where(taken, filling, values[c]),)
             values = result
@@ -216,7 +224,7 @@ def moved(start, weight, to, away, COUNT: tl.constexpr):
 
 @triton.jit
 def family_values(
-    own, other, x_other, method, lam, region, erased, place, first, element, along, y, x, ranks, channels, fill_ptr,
+    own, other, x_other, method, lam, region, erased, place, lot, first, element, along, y, x, ranks, channels, fills,
     CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
@@ -227,7 +235,7 @@ def family_values(
     own, other, channels: tuples with an entry a tile. Which method a sample has and whether a region lies in a tile are
     scalars: a branch each, so that a tile costs what is done to it, however long the list.
 
-    place: where the tile begins in its plane. first, RUNS, R, VEC: see `fill_of`.
+    place, lot: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
     """
     values = own
     if BLENDS:  # noqa: SIM102
@@ -242,12 +250,12 @@ def family_values(
             values = moved(own, share, other, own, COUNT)
     for k in tl.static_range(N):
         values = replace_region(
-            values, other, x_other, region, place, first, element, along, y, x, ranks, channels, fill_ptr,
+            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
             CHOICES[k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
-            values, other, x_other, erased, place, first, element, along, y, x, 0, channels, fill_ptr, ERASE,
+            values, other, x_other, erased, place, lot, first, element, along, y, x, 0, channels, fills, ERASE,
             False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
         )  # fmt: skip
     return values

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import static
 from fusedmix.kernels.mix import NOT_SPECIALIZED
-from fusedmix.launch import Prepared, Shape, prepare, prepare_augment
+from fusedmix.launch import Prepared, Shape, noises, prepare, prepare_augment
 
 TYPE_NAMES = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8", torch.int64: "i64",
@@ -68,6 +68,7 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         "knobs_ptr": None if key.replay else "fp32",
         "fill_ptr": "fp32" if key.recipe.has_fill or key.geometry else None,
         "field_ptr": "i32" if key.recipe.has_field else None,
+        "table_ptr": "fp32" if noises(key.recipe) else None,
     }
     signature, attrs = {}, {}
     for i, name in enumerate(names):

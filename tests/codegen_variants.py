@@ -103,14 +103,14 @@ WINDOW = Placement((224, 224), RandomCrop(), Flip())
 RESIZED = Placement((224, 224), RandomResizedCrop(), Flip())
 DEIT = Placement((224, 224), RandomResizedCrop(), Flip(), None, ColorJitter(0.3, 0.3, 0.3))
 MIX = family(CutMix(), Mixup())
-DEIT_MIX = family(CutMix(), Mixup(), erase=RandomErasing(fill_mode="pixel"))
+DEIT_MIX = family(CutMix(), Mixup(), erase=RandomErasing(p=0.25, fill_mode="pixel"))
 AUGMENT = {
     "augment: CIFAR, CutMix to float32": augment(
         Placement(None, RandomCrop(4), Flip()), family(CutMix()), F32, 32, load_width="32"
     ),
     "augment: crop, flip": augment(WINDOW, NOTHING, images=1),
     "augment: crop, flip, mix": augment(WINDOW, MIX, store_width="64"),
-    "augment: resized crop": augment(RESIZED, NOTHING, images=1, store_width="64"),
+    "augment: resized crop": augment(RESIZED, NOTHING, images=1),
     "augment: resized crop, mix": augment(RESIZED, MIX, store_width="64", max_registers=255),
     "augment: affine to float32": augment(
         Placement((224, 224), None, None, RandomAffine(10.0)), NOTHING, F32, images=1, max_registers=255

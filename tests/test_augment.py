@@ -12,11 +12,12 @@ from torch import Tensor
 
 import fusedmix
 from fusedmix.cpu import augment as cpu_augment
+from fusedmix.kernels.config import walk_for
 from fusedmix.launch import tile_stride
 from fusedmix.placement import CenterCrop, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
 from fusedmix.recipe import MODES, PARTNERS
 from fusedmix.rng import TAP_BITS
-from fusedmix.spec import Policy
+from fusedmix.spec import Policy, RandomErasing
 
 IMPLEMENTATIONS = ["kernel", "cpu"]
 NORM = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
@@ -119,6 +120,43 @@ def test_tiles_of_the_same_columns(name: str) -> None:
     launch = augment_cases.Launch(16, 2, 4)
     assert tile_stride(12, launch.block, 12) == 3
     check("kernel", case, (2, 3, 16, 12), torch.uint8, seed=5, launch=launch)
+
+
+WALKS = {  # of the size of the source that it is made from
+    "alone": ((20, 9), Case(Placement((8, 12), augment_cases.RESIZED, Flip(0.5, 0.5)))),
+    "coloured": ((5, 12), Case(Placement((8, 9), augment_cases.RESIZED, Flip(), None, augment_cases.JITTER))),
+    "mixed, erased": (
+        (12, 9),
+        Case(
+            Placement((7, 12), augment_cases.RESIZED, Flip(0.5, 0.5)),
+            replace(MIX, erase=RandomErasing(0.7, (0.1, 0.4), fill_mode="pixel", value=20.0, sigma=9.0)),
+        ),
+    ),
+    "permuted": ((9, 14), Case(Placement((6, 10), augment_cases.RESIZED, Flip()), replace(MIX, partner="permute"))),
+    "whole": ((2, 2), Case(Placement((9, 13)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_programs_that_walk_down_rows(name: str) -> None:
+    """Resized crops of bytes go on from the source's rows that the row above was made of, up or down, none or several.
+
+    Rows in one program or several, of one tile or several, the last of them ragged.
+    """
+    size, case = WALKS[name]
+    for number, (block, tiles) in enumerate(((16, 32), (8, 5))):
+        options = dict(channels_last=number == 1, out_last=number == 0, replay=number == 1, seed=number)
+        launch = augment_cases.Launch(block, tiles, 1)
+        check("kernel", case, (3 - number, 3, *size), torch.uint8, launch=launch, **options)
+
+
+def test_launch_of_programs_that_walk() -> None:
+    """As many pixels a thread as waste few threads, at the least four for noise; rows by the pixels of all images."""
+    assert walk_for(224, images=1) == (augment_cases.Launch(256, 32, 1), 8)
+    assert walk_for(224) == (augment_cases.Launch(128, 32, 1), 4)
+    assert walk_for(192) == (augment_cases.Launch(64, 64, 1), 2)
+    assert walk_for(192, least=4) == (augment_cases.Launch(128, 32, 1), 4)
+    assert walk_for(33, images=1) == (augment_cases.Launch(32, 256, 1), 1)
 
 
 # The reference against what torch itself does with the boxes and flips that were drawn.

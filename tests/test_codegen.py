@@ -41,7 +41,6 @@ KNOWN_LIMITED: dict[str, set[str]] = {
     "H200": {"augment: DeiT"},
     "B200": {
         "everything, erasing bfloat16",
-        "augment: resized crop",
         "augment: resized crop, mix",
         "augment: affine to float32",
         "augment: DeiT",

@@ -10,6 +10,7 @@ from cases import without_native
 from family_cases import SPECS, everything, single
 from scipy import stats
 
+from fusedmix import rng
 from fusedmix.checks import knobs_of
 from fusedmix.cpu.family import words
 from fusedmix.field import fmix_ranks
@@ -224,6 +225,20 @@ def test_noise_is_standard_normal_and_replayable() -> None:
         assert abs(np.corrcoef(noise[lag:], noise[:-lag])[0, 1]) < 0.01
         assert abs(np.corrcoef(noise[lag:] ** 2, noise[:-lag] ** 2)[0, 1]) < 0.01
     assert abs(np.corrcoef(noise, normal(12346, torch.arange(200_000), words))[0, 1]) < 0.01
+
+
+def test_lines_of_the_normal_distribution() -> None:
+    """Sizes are within 3e-5 of the inverse over all that 23 bits can be, fall without a step, and have variance 1."""
+
+    def sizes(u: torch.Tensor) -> torch.Tensor:
+        line = rng.normal_table()[(u.float().view(torch.int32) >> rng.NORMAL_SHIFT).long() - rng.NORMAL_FIRST].double()
+        return line[:, 0] + line[:, 1] * u
+
+    u = (torch.cat([torch.arange(2**18), torch.arange(2**18, 2**23, 31)]).double() + 0.5) / 2**23
+    assert np.abs(sizes(u).numpy() - stats.norm.isf(u.numpy() / 2)).max() < 3e-5
+    assert bool((sizes(u).diff() < 1e-6).all())  # up to the rounding of lines to float32
+    assert float(rng.normal_table()[-1].double().sum()) == pytest.approx(0.0, abs=1e-7)  # at u = 1
+    assert float((sizes((torch.arange(2**20).double() + 0.5) / 2**20) ** 2).mean()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_probabilities_of_a_list() -> None:

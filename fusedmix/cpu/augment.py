@@ -290,10 +290,12 @@ def recolor(image: Tensor, most: float, factors: tuple[float, float, float, floa
         for channel, weight in zip(image[1:], rng.GRAY[1:], strict=True):
             gray.add_(torch.mul(channel, weight, out=part))
 
-    image.mul_(brightness).clamp_(0, most)
-    image.mul_(contrast).add_(float(np.float32(rest_of(contrast)) * np.float32(pivot * most))).clamp_(0, most)
+    if (brightness, contrast, saturation, grayscale) == (1.0, 1.0, 1.0, False):
+        return
+    image.mul_(float(np.float32(brightness) / np.float32(most))).clamp_(0, 1)
+    image.mul_(contrast).add_(float(np.float32(rest_of(contrast)) * np.float32(pivot))).clamp_(0, 1)
     weigh()
-    image.mul_(saturation).add_(gray.mul_(rest_of(saturation))).clamp_(0, most)
+    image.mul_(saturation).add_(gray.mul_(rest_of(saturation))).clamp_(0, 1).mul_(most)
     if grayscale:
         weigh()
         image.copy_(gray.expand_as(image))

@@ -121,11 +121,17 @@ def colored(
     value: list[Tensor], most: float, brightness: Tensor, contrast: Tensor, saturation: Tensor, pivot: Tensor,
     grayscale: Tensor,
 ) -> list[Tensor]:  # fmt: skip
-    """Brightness, contrast about `pivot` (a share of `most`), saturation, then grayscale, of RGB in [0, most]."""
-    value = [(channel * brightness).clamp(0, most) for channel in value]
-    rest = (1 - contrast) * (pivot * most)
-    value = [(contrast * channel + rest).clamp(0, most) for channel in value]
-    rest = (1 - saturation) * gray_of(*value)
-    value = [(saturation * channel + rest).clamp(0, most) for channel in value]
-    gray = gray_of(*value)
-    return [torch.where(grayscale, gray, channel) for channel in value]
+    """Brightness, contrast about `pivot`, saturation, then grayscale, of RGB in [0, most].
+
+    Computed in shares of `most`, as `pivot` is one. An image whose factors are all 1 is left as it is.
+    """
+    scale, rest = brightness / number(most, brightness), (1 - contrast) * pivot
+    bright = [(contrast * (channel * scale).clamp(0, 1) + rest).clamp(0, 1) for channel in value]
+    rest = (1 - saturation) * gray_of(*bright)
+    vivid = [(saturation * channel + rest).clamp(0, 1) * most for channel in bright]
+    gray = gray_of(*vivid)
+    changed = (brightness != 1) | (contrast != 1) | (saturation != 1) | grayscale
+    return [
+        torch.where(changed, torch.where(grayscale, gray, channel), own)
+        for channel, own in zip(vivid, value, strict=True)
+    ]

@@ -177,18 +177,14 @@ def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, T
 def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`, along a new last dimension.
 
-    By Box and Muller's transform, of two words for two numbers: a radius, and an angle within a quarter turn to which
-    the lowest two bits give the signs.
+    By the inverse of the distribution of sizes, a word each, whose lowest bit gives the sign.
     """
     stream = rng.STREAM_NOISE + rng.STREAM_STEP * fours
     word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream), -1)
-    radius = sqrt(log(open_unit(word[..., 0::2])) * -2)
-    angle = word[..., 1::2]
-    v = open_unit(angle)
-    cosine, sine = radius * sin_half_pi(1 - v), radius * sin_half_pi(v)
-    return torch.stack(
-        (torch.where(angle & 1 == 1, -cosine, cosine), torch.where(angle & 2 == 2, -sine, sine)), -1
-    ).flatten(-2)
+    u = open_unit(word)
+    line = rng.normal_table()[(as_bits(u) >> rng.NORMAL_SHIFT) - rng.NORMAL_FIRST]
+    size = line[..., 1] * u + line[..., 0]
+    return torch.where(word & 1 == 1, -size, size)
 
 
 def normal(key: int, number: Tensor, words: Words = philox_words) -> Tensor:
