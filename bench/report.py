@@ -132,7 +132,9 @@ def render_family(cpu: Json) -> list[str]:
     lines: list[str] = []
     for kind, head in (
         ("recipe", "uint8 batch to normalised float32, copies of the result"),
-        ("random erasing", "Random Erasing, p = 0.5, copies"), ("family", "other methods, copies"),
+        ("random erasing", "Random Erasing, p = 0.5, copies"),
+        ("random erasing, noise", "Random Erasing by noise of each pixel, p = 0.5, copies"),
+        ("family", "other methods, copies"),
     ):  # fmt: skip
         kept = {title: t for title, t in cpu["tables"].items() if title.startswith(f"{kind} ")}
         tables = {title.removeprefix(f"{kind} "): t for title, t in kept.items()}

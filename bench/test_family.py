@@ -4,6 +4,7 @@ An erasing is timed only if every image it made differs from its original in one
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -20,24 +21,33 @@ SHAPES = [(512, 3, 32, 32), (128, 3, 224, 224)]
 Erasing = Callable[[Tensor], Tensor]
 
 
-def timm_erasing() -> Erasing:
+def timm_erasing(noise: bool) -> Erasing:
     import_torchvision()
-    return import_module("timm.data.random_erasing").RandomErasing(probability=0.5, device="cpu")
+    mode = "pixel" if noise else "const"
+    return import_module("timm.data.random_erasing").RandomErasing(probability=0.5, mode=mode, device="cpu")
 
 
-def torchvision_erasing() -> Erasing:
+def torchvision_erasing(noise: bool) -> Erasing:
     import_torchvision()
-    erase = import_module("torchvision.transforms.v2").RandomErasing(p=0.5)
+    value = "random" if noise else 0
+    erase = import_module("torchvision.transforms.v2").RandomErasing(p=0.5, value=value)
     return lambda x: torch.stack([erase(image) for image in x])
 
 
-def gate(erase: Erasing, x: Tensor) -> None:
-    """Refuses anything but one rectangle of zeros in about half of the images."""
-    before = x + 1.0
+def gate(erase: Erasing, x: Tensor, noise: bool) -> None:
+    """Refuses anything but one rectangle of zeros, or of standard normal numbers, in about half of the images."""
+    before = x + 9.0
     out = erase(before.clone())
-    erased = (out == 0).all(1)  # [B, H, W]
-    if not torch.equal(torch.where(erased[:, None], 0.0, before), out):
+    erased = (out != before).any(1)  # [B, H, W]
+    inside = erased[:, None].expand_as(out)
+    if not torch.equal(out[~inside], before[~inside]):
         raise Wrong("pixels outside the rectangles changed")
+    if noise:
+        mean, std = float(out[inside].mean()), float(out[inside].std())
+        if abs(mean) > 0.05 or abs(std - 1) > 0.05:
+            raise Wrong(f"noise of mean {mean:.2f} and standard deviation {std:.2f} instead of 0 and 1")
+    elif bool((out[inside] != 0).any()):
+        raise Wrong("pixels inside the rectangles are not 0")
     rows, columns = erased.any(2), erased.any(1)
     if not torch.equal(erased, rows[:, :, None] & columns[:, None, :]):
         raise Wrong("the region is no rectangle")
@@ -50,30 +60,32 @@ def bound(x: Tensor, out: Tensor, call: Callable[[Tensor], Any]) -> tuple[Callab
     return lambda: call(x), lambda: out.copy_(x)
 
 
+@pytest.mark.parametrize("noise", [False, True], ids=["zeros", "noise"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_random_erasing(shape, benchmark, keep):
+def test_random_erasing(shape, noise, benchmark, keep):
     x = torch.rand(shape)
     out, changed = torch.empty_like(x), x.clone()
-    ours = fusedmix.fused_random_erasing
+    ours = partial(fusedmix.fused_random_erasing, fill_mode="pixel" if noise else "const")
     contenders: dict[tuple[str, str], tuple[Callable[[], Erasing], Tensor]] = {
         (OURS, "fresh"): (lambda: ours, x),
         (OURS, "out"): (lambda: lambda t: ours(t, out=out), x),
         (OURS, "in place"): (lambda: lambda t: ours(t, inplace=True), changed),
-        ("timm RandomErasing", "in place"): (timm_erasing, changed),
-        ("torchvision v2, one call per sample", "fresh"): (torchvision_erasing, x),
+        ("timm RandomErasing", "in place"): (partial(timm_erasing, noise), changed),
+        ("torchvision v2, one call per sample", "fresh"): (partial(torchvision_erasing, noise), x),
     }
     timed: Timed = {}
     remarks = []
     for key, (make, source) in contenders.items():
         try:
             erase = make()
-            gate(erase, x)
+            gate(erase, x, noise)
             timed[key] = bound(source, out, erase)
         except (ImportError, Wrong) as error:
             remarks.append({"contender": key[0], "destination": key[1], "status": str(error)})
     table = table_of(shape, timed, remarks)
-    show(f"random erasing {list(shape)}", table)
-    keep(f"random erasing {list(shape)}", table)
+    title = f"random erasing{', noise' * noise} {list(shape)}"
+    show(title, table)
+    keep(title, table)
     benchmark.pedantic(lambda: ours(changed, inplace=True), rounds=5, warmup_rounds=1)
     assert not [r for r in table["rows"] if r["contender"] == OURS and "ratio" not in r]
 

@@ -190,3 +190,22 @@ def test_machines_with_and_without_a_compiler(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     assert call(blocked)[:2] == ("True", number), "a private folder serves where there is no cache"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("shape", [(40, 3, 33, 31), (6, 2, 5, 1100), (60, 1, 3, 7)], ids=str)
+def test_noise(shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes of noise, of rows longer than a block, wherever they begin; of several boxes; in every type."""
+    monkeypatch.setattr(native, "threads_for", lambda nbytes: threads)
+    boxes = dict(p=0.8, area=(0.1, 0.6), aspect=(0.01, 1.0), max_count=2)
+
+    def erase(dtype: torch.dtype, fill_mode: str, inplace: bool) -> torch.Tensor:
+        torch.manual_seed(threads)
+        x = images(shape, dtype)
+        return fusedmix.fused_random_erasing(x, **boxes, fill_mode=fill_mode, value=100, sigma=70, inplace=inplace)
+
+    for case in product((torch.float32, torch.uint8, torch.bfloat16), ("pixel", "rand"), (False, True)):
+        got = erase(*case)
+        assert not torch.equal(got, images(shape, case[0]))
+        with without_native():
+            assert torch.equal(got, erase(*case)), case

@@ -187,8 +187,16 @@ def is_box(code: int) -> bool:
     return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING)
 
 
-def is_constant_box(code: int) -> bool:
-    return is_box(code) and code >> codes.NOISE_SHIFT & 3 == NOISE_NONE
+def noise_in(code: int) -> int:
+    return code >> codes.NOISE_SHIFT & 3
+
+
+def rows_among(some: list[int], code: Array) -> Array:
+    """The place of each code among `some`, or -1."""
+    row = np.full(len(code), -1)
+    for k, this in enumerate(some):
+        row[code == this] = k
+    return row
 
 
 class Samples:
@@ -212,25 +220,31 @@ class Samples:
         """Does to `target`, a copy of the samples from `first` on in any dtype, what was drawn for them."""
         part = slice(first, first + len(target))
         for stage, region in enumerate(self.stages):
-            code = region.code[part].numpy()
-            done = self.fill_boxes(target, region.slots[part].numpy(), code)
+            code, key = region.code[part].numpy(), region.key[part].numpy()
+            done = self.fill_boxes(target, region.slots[part].numpy(), code, key)
             for n in np.nonzero((code != 0) & ~done)[0].tolist():
                 self.change(first + n, stage, target[n])
 
-    def fill_boxes(self, target: Tensor, slots: Array, code: Array) -> Array:
-        """Fills boxes of constants in all samples at once. True for the samples that are done: bool [B]."""
+    def fill_boxes(self, target: Tensor, slots: Array, code: Array, key: Array) -> Array:
+        """Fills boxes of constants and of noise in all samples at once. True for those that are done: bool [B]."""
         filled = np.zeros(len(code), bool)
         library = native.library()
-        constant = [c for c in set(code.tolist()) if is_constant_box(c)]
-        if library is None or not constant or not sample_is_dense(target, is_channels_last(target)):
+        if library is None or not sample_is_dense(target, is_channels_last(target)):
             return filled
-        row = np.full(len(code), -1)
-        for k, this in enumerate(constant):
-            row[code == this] = k
         boxes = slots[:, : slots.shape[1] // 4 * 4].reshape(len(code), -1, 4)
-        values = [self.constant(this, target.dtype)[:, 0, 0] for this in constant]
-        if native.fill(library, target, boxes, row, torch.stack(values).expand(-1, target.shape[1])):
-            filled = row >= 0
+        codes_here = [c for c in set(code.tolist()) if is_box(c)]
+        constant = [c for c in codes_here if noise_in(c) == NOISE_NONE]
+        noisy = [c for c in codes_here if noise_in(c) != NOISE_NONE]
+        if constant:
+            row = rows_among(constant, code)
+            values = [self.constant(this, target.dtype)[:, 0, 0] for this in constant]
+            if native.fill(library, target, boxes, row, torch.stack(values).expand(-1, target.shape[1])):
+                filled |= row >= 0
+        if noisy:
+            assert self.fill is not None
+            row, fills = rows_among(noisy, code), self.fill[[this >> ROW_SHIFT for this in noisy]]
+            if native.noise(library, target, boxes, row, fills, [noise_in(c) == NOISE_PIXEL for c in noisy], key):
+                filled |= row >= 0
         return filled
 
     def constant(self, code: int, dtype: torch.dtype) -> Tensor:
@@ -284,7 +298,7 @@ class Samples:
             return round_to(resized(other[None].float(), region, True)[0][inside], target.dtype)
         if not codes.drops(method):
             return self.source[self.partner[n]][inside].to(target.dtype)
-        if code >> codes.NOISE_SHIFT & 3 == NOISE_NONE:
+        if noise_in(code) == NOISE_NONE:
             return self.constant(code, target.dtype)
         assert self.fill is not None
         value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
@@ -294,7 +308,7 @@ class Samples:
     def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:
         """Normal noise of one sample, only where its box lies."""
         channels, height, width = shape
-        if code >> codes.NOISE_SHIFT & 3 != NOISE_PIXEL:
+        if noise_in(code) != NOISE_PIXEL:
             return normal(key, torch.arange(channels), words)[:, None, None]
         y0, x0, y1, x1 = box
         rows = torch.arange(channels)[:, None] * (height * width) + torch.arange(y0, y1) * width  # [C, h]

@@ -661,6 +661,62 @@ int fusedmix_one_hot(const int64_t *classes, const int64_t *partner, const float
     return 0;
 }
 
+/* Where noise comes from: constants and lines of rng.py. */
+typedef struct {
+    int64_t stream, step, shift, first;
+    const float *table;
+} Noise;
+
+/* Standard normal noise of the numbers [number, number + n), n at most BLOCK, as the reference's `normal`. */
+static void normals(const Noise *noise, uint32_t key, int64_t number, int64_t n, float *out)
+{
+    uint32_t word[BLOCK + 6];
+    int64_t skipped = number & 3;
+    for (int64_t k = 0; k < skipped + n; k += 4) {
+        Words drawn = words_at(key, 0, 0, (uint32_t)(noise->stream + noise->step * ((number + k) >> 2)));
+        memcpy(word + k, drawn.word, 16);
+    }
+    for (int64_t k = 0; k < n; k++) {
+        float u = open_unit(word[skipped + k]);
+        uint32_t bits;
+        memcpy(&bits, &u, 4);
+        const float *line = noise->table + 2 * ((int64_t)(bits >> noise->shift) - noise->first);
+        float size = line[1] * u + line[0];
+        memcpy(&bits, &size, 4);
+        out[k] = as_float32((int32_t)(bits ^ word[skipped + k] << 31));
+    }
+}
+
+/* Fills the boxes [batch, count, 4] of the samples whose `row` of fill, [rows, 2, planes], is not -1: with value and
+sigma times noise, of each pixel where `pixels` [rows] says so, else of each plane. */
+void fusedmix_noise(char *out, int type, int64_t stride, int64_t batch, int64_t planes, int64_t height, int64_t width,
+                    const int64_t *box, int64_t count, const int64_t *row, const float *fill, const int64_t *pixels,
+                    const int64_t *key, const Noise *noise, int threads)
+{
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < batch; i++)
+        for (int64_t k = 0; k < count && row[i] >= 0; k++) {
+            const int64_t *edge = box + 4 * (i * count + k);
+            int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
+            int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
+            for (int64_t plane = 0; plane < planes; plane++) {
+                const float *from = fill + row[i] * 2 * planes + plane;
+                float room[BLOCK], same;
+                normals(noise, (uint32_t)key[i], plane, 1, &same);
+                for (int64_t y = top; y < bottom; y++)
+                    for (int64_t x = left, n; x < right; x += n) {
+                        int64_t number = (plane * height + y) * width + x;
+                        n = right - x < BLOCK ? right - x : BLOCK;
+                        if (pixels[row[i]])
+                            normals(noise, (uint32_t)key[i], number, n, room);
+                        for (int64_t j = 0; j < n; j++)
+                            room[j] = from[0] + from[planes] * (pixels[row[i]] ? room[j] : same);
+                        store(type, out + i * stride + number * SIZES[type], n, room);
+                    }
+            }
+        }
+}
+
 /* Fills n bytes with a line's, which repeats from wherever an element begins. */
 static void fill_row(char *to, int64_t n, const char *line, int streams)
 {

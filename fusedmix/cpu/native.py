@@ -1,4 +1,5 @@
-"""`native.c`, compiled once for this machine: Philox words; mixup and CutMix of whole batches, draws included; boxes.
+"""`native.c`, compiled once for this machine: Philox words; mixup and CutMix of whole batches, draws included; boxes,
+filled with constants or noise.
 
 Without a C compiler, or with FUSEDMIX_NATIVE=0 in the environment, there is no library, and numpy and torch do the
 same.
@@ -56,6 +57,18 @@ class Settings(ctypes.Structure):
         *((name, ctypes.c_float) for name in ("p", "switch_prob", "mixup_alpha", "cutmix_alpha")),
         *((name, ctypes.c_float * len(v) if isinstance(v, tuple) else ctypes.c_float) for name, v in REALS.items()),
     )
+
+
+class Noise(ctypes.Structure):
+    """As in native.c."""
+
+    _fields_ = (*((name, ctypes.c_int64) for name in ("stream", "step", "shift", "first")), ("table", ctypes.c_void_p))
+
+
+@functools.cache
+def noise_source() -> Noise:
+    table = rng.normal_table()  # which is kept there
+    return Noise(rng.STREAM_NOISE, rng.STREAM_STEP, rng.NORMAL_SHIFT, rng.NORMAL_FIRST, table.data_ptr())
 
 
 @functools.lru_cache(maxsize=256)
@@ -128,6 +141,7 @@ def load(folder: Path) -> ctypes.CDLL:
             [pointer, *counter, size, *[pointer] * 3, size, pointer, number, number, size, pointer],
         ),
         (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number, number]),
+        (found.fusedmix_noise, None, [pointer, number, *[size] * 5, pointer, size, *[pointer] * 5, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
     )
     for function, result, arguments in functions:
@@ -270,4 +284,23 @@ def fill(library: ctypes.CDLL, out: Tensor, box: Array, row: Array, value: Tenso
         out.nbytes >= LARGE,
         threads_for(out.nbytes),
     )
+    return True
+
+
+def noise(
+    library: ctypes.CDLL, out: Tensor, box: Array, row: Array, fill: Tensor, pixels: list[bool], key: Array
+) -> bool:
+    """Fills boxes of `out` as `fill` does, with noise: value and sigma of the rows of fill, [rows, 2, C], and whether
+    every pixel has its own. key: [B], of each sample's noise.
+    """
+    if out.dtype not in TYPES or is_channels_last(out):
+        return False
+    fill = fill.contiguous()
+    box, row, key = (np.ascontiguousarray(a, np.int64) for a in (box, row, key))
+    each = np.array(pixels, np.int64)
+    library.fusedmix_noise(
+        out.data_ptr(), TYPES[out.dtype], out.stride(0) * out.element_size(), len(out), *out.shape[1:],
+        box.ctypes.data, box.shape[1], row.ctypes.data, fill.data_ptr(), each.ctypes.data, key.ctypes.data,
+        ctypes.byref(noise_source()), threads_for(out.nbytes),
+    )  # fmt: skip
     return True
