@@ -1,6 +1,7 @@
 """Launches the Triton kernel on given tensors: the GPU implementation of the op."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -306,8 +307,12 @@ def unused_state(device: torch.device) -> Tensor:
 
 @cache
 def normal_table(device: torch.device) -> Tensor:
-    """`rng.normal_table` on a device."""
-    return rng.normal_table().to(device)
+    """`rng.normal_table` on a device.
+
+    Copied by a thread of its own: what the warm-up of a CUDA graph allocates is the graph's, for others to write to.
+    """
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(rng.normal_table().to, device).result()
 
 
 def with_table(extras: tuple[Tensor | None, ...], recipe: Recipe, device: torch.device) -> tuple[Tensor | None, ...]:
