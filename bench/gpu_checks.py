@@ -359,7 +359,7 @@ def check_compiled_noise() -> dict:
     between = torch.compile(lambda x: (x * 2.0).cumsum(-1).sort(-1)[0], **options)
     result: dict = {}
     for _ in range(2 if DRY_RUN else 5):
-        out, rows, plan = step(x.to(DEVICE), y.to(DEVICE))
+        out, _, plan = step(x.to(DEVICE), y.to(DEVICE))
         out, plan = out.cpu(), Plan(plan.packed.cpu(), plan.recipe, plan.size, plan.fills)
         between(x.to(DEVICE))
         result = close("pixels", out, plan.apply(x), TOLERANCES[F32])

@@ -287,7 +287,8 @@ def prepare_augment(
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=min(vector, launch.block), WALKS=walks, **family, **layout.constants,
+        VEC=min(vector, launch.block), WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED), **family,
+        **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)

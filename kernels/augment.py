@@ -67,6 +67,7 @@ TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
 TAP_STEPS_INT = tl.constexpr(1 << rng.TAP_BITS)
 TRIES = tl.constexpr(rng.TRIES)
 TRY_STEP = tl.constexpr(rng.TRY_STEP)
+SECTOR = tl.constexpr(32)  # bytes that memory gives at a time
 
 
 @triton.jit
@@ -315,14 +316,34 @@ def row_between(
 
 
 @triton.jit
+def places_of_row(left, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr):
+    """Places in a row of source, a sector apart, that `row_between` reads of: int32 [32], all channels'."""
+    low, high = tl.min(tl.min(left, 1), 0), tl.max(tl.max(left, 1), 0) + 1
+    lane = tl.arange(0, 32)
+    if IN_LAST:
+        return tl.minimum(low * C + lane * SECTOR, high * C + (C - 1))
+    EACH: tl.constexpr = max(32 // C, 1)  # lanes of a channel
+    return tl.minimum(low + lane % EACH * SECTOR, high) + tl.minimum(lane // EACH, C - 1) * (IN_H * IN_W)
+
+
+@triton.jit
+def fetch_ahead(pointers):
+    """Asks for bytes, so that they are in the first cache when they are read. Changes no result."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L1 [$1]; mov.b32 $0, 0;", "=r,l", [pointers.to(tl.int64)], tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def walked(
-    at, upper, below, x, v, left, right, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
+    at, upper, below, x, v, left, right, places, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    IN_LAST: tl.constexpr,
 ):  # fmt: skip
     """`between_bytes` of one row, and what the next can go on from: (at, upper, below, value). v: a scalar.
 
     at: the source's row that `upper` is of, as `row_between` has it; below: what the row below it has more; both exact,
     so that it does not matter which way they were come by. Rows of a result that lie between the same two rows of the
-    source read nothing; one that lies a row lower reads one.
+    source read nothing; one that lies a row lower reads one, and asks for the next. places: of `places_of_row`.
     """
     top, low = between_rows(v, IN_H)
     if top != at:
@@ -337,6 +358,9 @@ def walked(
         for k in tl.static_range(C):
             climb = climb + (end[k] - start[k],)
         upper, below = start, climb
+        if places is not None:
+            NEXT_ROW: tl.constexpr = IN_W * C if IN_LAST else IN_W
+            fetch_ahead(x + (tl.minimum(top + 2, IN_H - 1) * NEXT_ROW + places))
     value = ()
     for k in tl.static_range(C):
         value = value + (tl.fma(low, below[k], upper[k]),)
@@ -428,18 +452,18 @@ def sampled(
 
 @triton.jit
 def picture(
-    at, upper, below, x, map, limits, coloring, y, column, row, left, right, needed, fill_ptr, C: tl.constexpr,
-    IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
-    TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr,
+    at, upper, below, x, map, limits, coloring, y, column, row, left, right, places, needed, fill_ptr,
+    C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
+    BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
-    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`.
+    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`; places: see `walked`.
     """
     if WALKS:
         v, _ = located(map, row, row, False)
         place, _ = held(v - 0.5, limits[0], limits[2])
-        at, upper, below, value = walked(at, upper, below, x, place, left, right, C, IN_H, IN_W, IN_LAST)
+        at, upper, below, value = walked(at, upper, below, x, place, left, right, places, C, IN_H, IN_W, IN_LAST)
     else:
         value = sampled(x, map, limits, y, column, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS)
     if COLOR:
@@ -477,8 +501,8 @@ def augment_kernel(
     BEYOND: tl.constexpr,
     LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
-    WALKS: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr,
-    VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    WALKS: tl.constexpr, PREFETCHES: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+    STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -555,6 +579,7 @@ def augment_kernel(
                 norm = norm + (tl.load(norm_ptr + c),)
         left_i, right_i, left_j, right_j = 0, 0, 0, 0
         at_i, at_j, upper_i, below_i, upper_j, below_j = 0, 0, (), (), (), ()
+        places_i, places_j = None, None
         if WALKS:
             column = lot + run
             inside = column < W
@@ -562,9 +587,13 @@ def augment_kernel(
             left_i, right_i = between_columns(column_place(map_i, limits_i, column + lane), IN_W)
             upper_i = no_rows(left_i, C)
             below_i = upper_i
+            if PREFETCHES:
+                places_i = places_of_row(left_i, C, IN_H, IN_W, IN_LAST)
             if MIXES and PAIRED:
                 left_j, right_j = between_columns(column_place(map_j, limits_j, column + lane), IN_W)
                 upper_j, below_j = upper_i, upper_i
+                if PREFETCHES:
+                    places_j = places_of_row(left_j, C, IN_H, IN_W, IN_LAST)
         ahead = owned - begin
         for step in range(tl.minimum(tl.maximum((ahead + (NEXT_TILE - 1)) // NEXT_TILE, 0), TILES)):
             pixel = start + lane
@@ -581,8 +610,8 @@ def augment_kernel(
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
             at_i, upper_i, below_i, own = picture(
-                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, None, beyond, C,
-                IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
+                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, places_i, None,
+                beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -594,8 +623,8 @@ def augment_kernel(
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 at_j, upper_j, below_j, other = picture(
-                    at_j, upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, row, left_j, right_j, needed,
-                    beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS and PAIRED,
+                    at_j, upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, row, left_j, right_j, places_j,
+                    needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS and PAIRED,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):

@@ -122,6 +122,7 @@ def nvidia_report(kernel: CompiledKernel) -> dict:
         "instructions": len(operations),
         "loads": widths(operations, "LDG"),
         "stores": widths(operations, "STG"),
+        "prefetches": sum(operation.startswith("CCTL") for operation in operations),
         "shared": kernel.metadata.shared,
     }
 

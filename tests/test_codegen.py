@@ -71,6 +71,7 @@ def test_variant(compiled: tuple[str, dict], name: str) -> None:
         pytest.skip("compiled by python -m bench.static")
     report, hot = reports[name], HOT[name]
     assert report["spills"] == 0, report
+    assert report.get("prefetches", hot.prefetches) == hot.prefetches, report  # not counted for AMD
     if hot.geometry is not None:  # pixels are gathered byte by byte
         pairs = report["loads"].get("U16", 0)  # AMD's compiler joins neighbours
         assert report["loads"].get("U8", 0) + 2 * pairs >= 3 * hot.images, report
