@@ -231,7 +231,7 @@ def is_heavy(recipe: Recipe) -> bool:
 
 def noises(recipe: Recipe) -> int:
     """The kinds of noise it may fill with, joined by or."""
-    return reduce(or_, (code >> codes.NOISE_SHIFT & 3 for code in (*recipe.choices, recipe.erase)))
+    return reduce(or_, (codes.noise_kind(code) for code in (*recipe.choices, recipe.erase)))
 
 
 def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:

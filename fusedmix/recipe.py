@@ -177,6 +177,11 @@ def method_of(code: int) -> int:
     return code & 0xFF
 
 
+def noise_kind(code: int) -> int:
+    """NOISE_NONE, or what a dropped region is filled with."""
+    return code >> NOISE_SHIFT & 3
+
+
 def count_of(code: int) -> int:
     return code >> COUNT_SHIFT & 0xFF
 

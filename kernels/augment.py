@@ -14,7 +14,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .choices import KNOBS, drops, each_at, family_plan, region_at
+from .choices import KNOBS, drops, each_at, family_plan, padded, region_at
 from .family import write_rows
 from .geometry import (
     central_box,
@@ -405,15 +405,6 @@ def nearest_pixels(
 
 
 @triton.jit
-def no_rows(like, C: tl.constexpr):
-    """C tensors of zeros."""
-    rows = ()
-    for _ in tl.static_range(C):
-        rows = rows + (like.to(tl.float32) * 0.0,)
-    return rows
-
-
-@triton.jit
 def column_place(map, limits, column):
     """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
     _, u = located(map, column, column, False)
@@ -585,7 +576,7 @@ def augment_kernel(
             inside = column < W
             at_i, at_j = first * 0 - 2, first * 0 - 2  # no row, nor above one
             left_i, right_i = between_columns(column_place(map_i, limits_i, column + lane), IN_W)
-            upper_i = no_rows(left_i, C)
+            upper_i = padded((), left_i.to(tl.float32), 0, C)
             below_i = upper_i
             if PREFETCHES:
                 places_i = places_of_row(left_i, C, IN_H, IN_W, IN_LAST)

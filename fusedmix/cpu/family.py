@@ -26,6 +26,7 @@ from fusedmix.recipe import (
     ROW_SHIFT,
     Recipe,
     method_of,
+    noise_kind,
 )
 from fusedmix.reference.family import (
     FamilyDraw,
@@ -187,10 +188,6 @@ def is_box(code: int) -> bool:
     return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING)
 
 
-def noise_in(code: int) -> int:
-    return code >> codes.NOISE_SHIFT & 3
-
-
 def rows_among(some: list[int], code: Array) -> Array:
     """The place of each code among `some`, or -1."""
     row = np.full(len(code), -1)
@@ -233,8 +230,8 @@ class Samples:
             return filled
         boxes = slots[:, : slots.shape[1] // 4 * 4].reshape(len(code), -1, 4)
         codes_here = [c for c in set(code.tolist()) if is_box(c)]
-        constant = [c for c in codes_here if noise_in(c) == NOISE_NONE]
-        noisy = [c for c in codes_here if noise_in(c) != NOISE_NONE]
+        constant = [c for c in codes_here if noise_kind(c) == NOISE_NONE]
+        noisy = [c for c in codes_here if noise_kind(c) != NOISE_NONE]
         if constant:
             row = rows_among(constant, code)
             values = [self.constant(this, target.dtype)[:, 0, 0] for this in constant]
@@ -243,7 +240,7 @@ class Samples:
         if noisy:
             assert self.fill is not None
             row, fills = rows_among(noisy, code), self.fill[[this >> ROW_SHIFT for this in noisy]]
-            if native.noise(library, target, boxes, row, fills, [noise_in(c) == NOISE_PIXEL for c in noisy], key):
+            if native.noise(library, target, boxes, row, fills, [noise_kind(c) == NOISE_PIXEL for c in noisy], key):
                 filled |= row >= 0
         return filled
 
@@ -298,7 +295,7 @@ class Samples:
             return round_to(resized(other[None].float(), region, True)[0][inside], target.dtype)
         if not codes.drops(method):
             return self.source[self.partner[n]][inside].to(target.dtype)
-        if noise_in(code) == NOISE_NONE:
+        if noise_kind(code) == NOISE_NONE:
             return self.constant(code, target.dtype)
         assert self.fill is not None
         value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
@@ -308,7 +305,7 @@ class Samples:
     def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:
         """Normal noise of one sample, only where its box lies."""
         channels, height, width = shape
-        if noise_in(code) != NOISE_PIXEL:
+        if noise_kind(code) != NOISE_PIXEL:
             return normal(key, torch.arange(channels), words)[:, None, None]
         y0, x0, y1, x1 = box
         rows = torch.arange(channels)[:, None] * (height * width) + torch.arange(y0, y1) * width  # [C, h]

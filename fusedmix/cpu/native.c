@@ -687,6 +687,14 @@ static void normals(const Noise *noise, uint32_t key, int64_t number, int64_t n,
     }
 }
 
+/* edge: y0, x0, y1, x1. */
+static Box box_within(const int64_t *edge, int64_t height, int64_t width)
+{
+    int64_t left = clamp(edge[1], 0, width);
+    return (Box){.top = clamp(edge[0], 0, height), .bottom = clamp(edge[2], 0, height), .left = left,
+                 .right = clamp(edge[3], left, width)};
+}
+
 /* Fills the boxes [batch, count, 4] of the samples whose `row` of fill, [rows, 2, planes], is not -1: with value and
 sigma times noise, of each pixel where `pixels` [rows] says so, else of each plane. */
 void fusedmix_noise(char *out, int type, int64_t stride, int64_t batch, int64_t planes, int64_t height, int64_t width,
@@ -696,17 +704,15 @@ void fusedmix_noise(char *out, int type, int64_t stride, int64_t batch, int64_t 
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < batch; i++)
         for (int64_t k = 0; k < count && row[i] >= 0; k++) {
-            const int64_t *edge = box + 4 * (i * count + k);
-            int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
-            int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
+            Box b = box_within(box + 4 * (i * count + k), height, width);
             for (int64_t plane = 0; plane < planes; plane++) {
                 const float *from = fill + row[i] * 2 * planes + plane;
                 float room[BLOCK], same;
                 normals(noise, (uint32_t)key[i], plane, 1, &same);
-                for (int64_t y = top; y < bottom; y++)
-                    for (int64_t x = left, n; x < right; x += n) {
+                for (int64_t y = b.top; y < b.bottom; y++)
+                    for (int64_t x = b.left, n; x < b.right; x += n) {
                         int64_t number = (plane * height + y) * width + x;
-                        n = right - x < BLOCK ? right - x : BLOCK;
+                        n = b.right - x < BLOCK ? b.right - x : BLOCK;
                         if (pixels[row[i]])
                             normals(noise, (uint32_t)key[i], number, n, room);
                         for (int64_t j = 0; j < n; j++)
@@ -742,15 +748,13 @@ void fusedmix_fill(char *out, int64_t size, int64_t stride, int64_t batch, int64
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < batch; i++)
             for (int64_t k = 0; k < count && row[i] >= 0; k++) {
-                const int64_t *edge = box + 4 * (i * count + k);
-                int64_t top = clamp(edge[0], 0, height), left = clamp(edge[1], 0, width);
-                int64_t bottom = clamp(edge[2], 0, height), right = clamp(edge[3], left, width);
+                Box b = box_within(box + 4 * (i * count + k), height, width);
                 for (int64_t plane = 0; plane < planes; plane++) {
-                    char line[LINE], *to = out + i * stride + ((plane * height + top) * width + left) * size;
+                    char line[LINE], *to = out + i * stride + ((plane * height + b.top) * width + b.left) * size;
                     for (int64_t at = 0; at < LINE; at += size)
                         memcpy(line + at, value + (row[i] * planes + plane) * size, size);
-                    for (int64_t y = top; y < bottom; y++, to += width * size)
-                        fill_row(to, (right - left) * size, line, large);
+                    for (int64_t y = b.top; y < b.bottom; y++, to += width * size)
+                        fill_row(to, (b.right - b.left) * size, line, large);
                 }
             }
         fence();

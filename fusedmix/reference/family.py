@@ -388,7 +388,7 @@ def resized(other: Tensor, region: Region, bilinearly: bool) -> Tensor:
 def noise_of(code: int, key: int, shape: torch.Size, words: Words = philox_words) -> Tensor:
     """Standard normal noise of one sample, the same in a channel or of each pixel's own: float32 [C, H, W]."""
     channels, height, width = shape
-    if code >> codes.NOISE_SHIFT & 3 == NOISE_PIXEL:
+    if codes.noise_kind(code) == NOISE_PIXEL:
         return normal(key, torch.arange(channels * height * width), words).view(channels, height, width)
     return normal(key, torch.arange(channels), words)[:, None, None].expand(channels, height, width)
 
