@@ -460,7 +460,7 @@ def fused_random_erasing(
         aspect: (lowest, highest) height over width, drawn uniformly in its logarithm (`aspect_scale="log"`) or as it
             is ("linear", the paper, which favours tall rectangles).
         fill_mode: "const", "rand" (a normal number per channel) or "pixel" (one per pixel): value + sigma * noise.
-        value, sigma: a number or one per channel, in the units of x or of the result (`space`).
+        value, sigma (>= 0): a number or one per channel, in the units of x or of the result (`space`).
         min_count, max_count: how many rectangles, up to 8. Each has ten tries to fit.
         compat: "paper", "timm" or "torchvision": their defaults for what is left at ours.
 

@@ -225,10 +225,10 @@ def check_pair(name: str, value: object, low: float, high: float, *, open_low: b
         raise ValueError(f"{name} must be (lowest, highest), got {value!r}")
 
 
-def check_value(name: str, value: object) -> None:
-    """A finite number, or one per channel."""
+def check_value(name: str, value: object, low: float = -3.4e38) -> None:
+    """A finite number from `low` on, or one per channel."""
     for number in value if isinstance(value, tuple | list) else (value,):
-        check_number(name, number, -3.4e38, 3.4e38)
+        check_number(name, number, low, 3.4e38)
 
 
 SPACES = {"input": 0, "output": 1}
@@ -332,7 +332,7 @@ class RandomErasing(DropSpec):
         check_choice("fill_mode", self.fill_mode, NOISES)
         check_integer("max_count", self.max_count, 1, MAX_HOLES)
         check_integer("min_count", self.min_count, 1, self.max_count)
-        check_value("sigma", self.sigma)
+        check_value("sigma", self.sigma, 0.0)
         self.check_fill()
 
     @property

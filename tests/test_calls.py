@@ -272,6 +272,7 @@ BAD = [
     (fused_random_erasing, dict(area=0.5), TypeError, ["area", "pair", "0.5"]),
     (fused_random_erasing, dict(aspect_scale="square"), ValueError, ["aspect_scale", "'log', 'linear'", "square"]),
     (fused_random_erasing, dict(fill_mode="black"), ValueError, ["fill_mode", "'const', 'rand', 'pixel'", "black"]),
+    (fused_random_erasing, dict(fill_mode="pixel", sigma=(1, -1, 1)), ValueError, ["sigma", "[0", "-1"]),
     (fused_random_erasing, dict(min_count=2), ValueError, ["min_count", "[1, 1]", "2"]),
     (fused_random_erasing, dict(compat="kornia"), ValueError, ["compat", "'paper', 'timm', 'torchvision'", "kornia"]),
     (fused_gridmask, dict(d=(1, 5)), ValueError, ["d[0]", "[2, 32768]", "1"]),
