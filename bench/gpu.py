@@ -1,11 +1,12 @@
 """Checks and times the kernels on a CUDA GPU, in one sitting: `python bench/gpu.py --out DIR`.
 
-Parts, in this order (`--only` picks some; "bench" stands for bench, contenders, growth and recipes):
+Parts, in this order (`--only` picks some; "bench" stands for bench, variants, contenders, growth and recipes):
 
     correctness  every variant, streams, graphs, more than 2**31 elements: against the reference
     launches     kernels, host time and memory of each public call
     sanitizer    compute-sanitizer's memcheck and racecheck on small cases, where it is installed
     bench        the kernels alone: GB/s beside a device copy in the same run
+    variants     every hot variant of the tests alone, beside what bench/results/static.json expects of it
     contenders   public calls, PyTorch by hand, torch.compile and libraries, each behind a gate
     growth       with the batch and the number of classes
     recipes      FusedAugment and its peers, from a uint8 batch to bfloat16
@@ -32,6 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import gpu_ahead
 import gpu_checks
 import gpu_compare
 import gpu_kernels
@@ -39,17 +41,18 @@ import gpu_outside
 import gpu_recipes
 import gpu_report
 import gpu_tune
+import gpu_variants
 import timing
 import torch
 from gpu_common import DRY_RUN, Steps, environment, failure, synchronize
 
 SCRIPT = Path(__file__).resolve()
 SHARES = {  # of the time, in seconds of nine minutes
-    "correctness": 115, "launches": 15, "sanitizer": 60, "bench": 45, "contenders": 150, "growth": 20, "recipes": 60,
-    "tune": 70, "first": 35, "capture": 5, "smoke": 60, "precompile": 60,
+    "correctness": 115, "launches": 15, "sanitizer": 60, "bench": 40, "variants": 60, "contenders": 130, "growth": 15,
+    "recipes": 50, "tune": 70, "first": 30, "capture": 5, "smoke": 60, "precompile": 60,
 }  # fmt: skip
-PARTS = tuple(SHARES)[:-2]  # the last two are run by others: smoke by the sanitizers, precompile by tune
-ALIASES = {"bench": ("bench", "contenders", "growth", "recipes")}
+PARTS = tuple(SHARES)[:-2]  # the last two are run by others: smoke by the sanitizers, precompile by gpu_ahead
+ALIASES = {"bench": ("bench", "variants", "contenders", "growth", "recipes")}
 HANGS = 45.0  # seconds that a step may take beyond its part's time
 RESUMES = 4
 SAVE_EVERY = 15.0
@@ -149,6 +152,7 @@ def steps_of(part: str, l2_bytes: int, share: str) -> Steps:
         "launches": gpu_kernels.launch_steps,
         "sanitizer": partial(gpu_outside.sanitizer_steps, SCRIPT),
         "bench": partial(gpu_kernels.kernel_steps, l2_bytes),
+        "variants": partial(gpu_variants.steps, SCRIPT, l2_bytes),
         "contenders": partial(gpu_compare.steps, l2_bytes),
         "growth": partial(gpu_compare.growth_steps, l2_bytes),
         "recipes": partial(gpu_recipes.steps, l2_bytes),
@@ -156,7 +160,7 @@ def steps_of(part: str, l2_bytes: int, share: str) -> Steps:
         "first": gpu_outside.first_steps,
         "capture": gpu_checks.capture_steps,
         "smoke": gpu_checks.smoke_steps,
-        "precompile": lambda: iter([("precompile", partial(gpu_tune.precompile, share))]),
+        "precompile": lambda: iter([("precompile", partial(gpu_ahead.compile_share, share))]),
     }
     return makers[part]()
 
@@ -179,7 +183,7 @@ def arguments_of() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--minutes", type=float, default=9.0, help="for everything (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="through the interpreter, without a GPU")
     parser.add_argument("--emit-config", action="store_true", help="print launch table lines from DIR/gpu.json, only")
-    parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
+    parser.add_argument("--share", default="tune:0/1", help=argparse.SUPPRESS)
     parser.add_argument("--resumed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     asked = options.only.split(",")

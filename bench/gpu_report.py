@@ -8,8 +8,8 @@ BANDWIDTHS = (85.0, 95.0)  # percent of a device copy's
 HOST_US = 15.0
 AHEAD_OF_COMPILE, AHEAD_OF_TIMM = 1.5, 5.0
 CHECKED = (
-    "correctness", "launches", "sanitizer", "bench", "contenders", "growth", "recipes", "tune", "first", "capture",
-    "smoke",
+    "correctness", "launches", "sanitizer", "bench", "variants", "contenders", "growth", "recipes", "tune",
+    "first", "capture", "smoke",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def promises(results: Results) -> dict[str, dict]:
     hot = {
         f"{e['name']}, {e['method']}": e["percent_of_copy"] for e in timed(results, "bench")
         if e.get("promised") and not e["in_place"]
-    }  # fmt: skip
+    } | {e["variant"]: e["percent_of_copy"] for e in timed(results, "variants") if e["promised"]}  # fmt: skip
     in_place = {
         e["name"]: e["times_of_copy"] for e in timed(results, "bench") if e["in_place"] and e["method"] == "cutmix"
     }
@@ -90,6 +90,12 @@ def summary(results: Results) -> bool:
     for e in timed(results, "bench"):
         print(f"{e['name']:22} {e['method']:7} {e['us']:9.1f} us {e['gb_per_s']:7.0f} GB/s", end=" ")
         print(f"{e['percent_of_copy']:6.1f} % of copy, {e['times_of_copy']:5.2f} x its time")
+    for e in timed(results, "variants"):
+        print(
+            f"{e['variant']:40} {e['us']:9.1f} us {e['gb_per_s']:7.0f} GB/s {e['percent_of_copy']:6.1f} % of copy",
+            end="",
+        )
+        print(f", issue / memory time expected: {e['expected']['margin']:.2f}" if e["expected"] else "")
     print_contenders(results)
     for e in results.get("recipes", []):
         if "us" in e:
@@ -98,7 +104,7 @@ def summary(results: Results) -> bool:
         elif "contender" in e:
             print(f"{e['recipe'][:24]:24} {e['contender'][:44]:44} {e.get('status', '-')[:60]}")
     for e in (e for e in results.get("tune", []) if "best_is" in e):
-        print(f"tune {e['name']:28} {e['current_percent']:6.1f} -> {e['best_percent']:6.1f} % by {e['best_is']}")
+        print(f"tune {e['variant']:40} {e['current_percent']:6.1f} -> {e['best_percent']:6.1f} % by {e['best_is']}")
     for e in (e for e in results.get("first", []) if "first_call_s" in e):
         print(f"first call, {e['name']}, {e['caches']} caches: {e['first_call_s']:.2f} s")
     for name, p in results.get("promises", {}).items():

@@ -1,13 +1,11 @@
 """A search over the launch table (kernels/config.py): tile size, tiles a program, warps, registers, stages.
 
-Per method, dtypes, destination and shape. The table predicts that its own entry is the best; every other candidate is
-measured beside it, first all of them in few rounds, then the best in many. A winner has to give the same bits.
+Per hot variant. The table predicts that its own entry is the best; every other candidate is measured beside it, first
+all of them in few rounds, then the best in many. Programs that walk down rows (resized crops) are also held to whole
+tiles, to walks of other lengths and to walks that do not ask for the row that comes next. A winner has to give the same
+bits.
 """
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,132 +13,131 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import timing
 import torch
-from gpu_common import DRY_RUN, METHODS, Steps, failure, poison
-from gpu_kernels import POINTS, Buffers, Point, calls_of
+from gpu_ahead import compile_ahead
+from gpu_common import DEVICE, DRY_RUN, Steps, failure, poison, short
+from gpu_variants import SEED, buffers, calls_of, copies_of, resources, sized
+from hot import HOT, Hot, Variant, hot
 
+from bench.static import kernel_names
 from fusedmix import launch
 from fusedmix.kernels import config
-from fusedmix.recipe import Recipe
 
 WARP = 32
 WARPS, TILES = ((4,), (1, 2)) if DRY_RUN else ((2, 4, 8), (2, 4, 8, 16))
+WALKED = (8,) if DRY_RUN else (64, 128, 512)  # pixels of a thread that walks, beside the table's
+MOST = 32  # elements of a thread
 SCREENING, FINAL, FINALISTS = (1, 1, 2) if DRY_RUN else (5, 25, 4)  # rounds, rounds, candidates
 COPY = "copy"
-SEED = 7
+TUNED = (  # the most used first
+    "mixup bfloat16", "cutmix bfloat16", "augment: resized crop, mix", "augment: DeiT", "policy bfloat16",
+    "mixup float32", "cutmix float32", "policy uint8 to bfloat16 normalised", "cutmix bfloat16 in place",
+    "augment: resized crop", "list: cutmix, mixup, erasing bfloat16", "cutmix float32 CIFAR", "policy float32",
+    "augment: affine to float32", "cutmix bfloat16 channels_last", "mixup float32 CIFAR", "erasing pixel bfloat16",
+    "everything, erasing bfloat16",
+)  # fmt: skip
+DRY_TUNED = ("mixup bfloat16", "augment: resized crop, mix")
 
 
 class Candidate(NamedTuple):
-    """An entry of the launch table; the last two are options of the compiler."""
+    """What to launch instead of the table's entry; None: as the table does."""
 
-    block: int
-    tiles: int
-    num_warps: int
-    max_registers: int | None = config.MAX_REGISTERS
-    num_stages: int | None = None  # Triton's own
-
-    def __str__(self) -> str:
-        registers = f", at most {self.max_registers} registers" if self.max_registers else ", registers not capped"
-        stages = f", {self.num_stages} stages" if self.num_stages else ""
-        each = self.block // (WARP * self.num_warps)
-        return f"{each} a thread x {self.num_warps} warps x {self.tiles} tiles{registers}{stages}"
-
-
-class Variant(NamedTuple):
-    point: Point
-    method: str
-    in_place: bool = False
+    block: int | None = None
+    tiles: int | None = None
+    num_warps: int | None = None
+    walked: int | None = None  # pixels of a thread that walks down rows, in all images; 0: whole tiles
+    prefetches: bool = True
+    capped: bool = True  # registers, by the table
+    num_stages: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.point.name}, {self.method}{', in place' if self.in_place else ''}"
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe(0.8, 1.0, 1.0, METHODS[self.method], num_classes=self.point.classes)
-
-    @property
-    def sample_elements(self) -> int:
-        return self.point.elements // self.point.shape[0]
-
-
-def variants() -> list[Variant]:
-    """The most used first."""
-    points = {p.name: p for p in POINTS}
-    wanted: list[tuple[str, tuple[str, ...], bool]] = [
-        ("bf16", ("mixup", "cutmix", "policy"), False), ("fp32", ("mixup", "cutmix", "policy"), False),
-        ("u8 to bf16, norm", ("mixup", "cutmix"), False), ("bf16", ("cutmix",), True),
-        ("CIFAR fp32", ("mixup", "cutmix"), False), ("bf16 channels_last", ("cutmix",), False),
-        ("fp32", ("cutmix",), True), ("bf16", ("mixup",), True), ("u8 to bf16, norm", ("policy",), False),
-    ]  # fmt: skip
-    found = [Variant(points[n], m, here) for n, ms, here in wanted if n in points for m in ms]
-    return found[:2] if DRY_RUN else found
+        said = []
+        if self.block and self.num_warps:
+            said.append(
+                f"{self.block // (WARP * self.num_warps)} a thread x {self.num_warps} warps x {self.tiles} tiles"
+            )
+        if self.walked is not None:
+            said.append(f"walks of {self.walked} pixels a thread" if self.walked else "whole tiles")
+        said += ["no prefetch"] * (not self.prefetches) + ["registers not capped"] * (not self.capped)
+        said += [f"{self.num_stages} stages"] if self.num_stages else []
+        return ", ".join(said) or "the table's"
 
 
-def current(variant: Variant) -> Candidate:
-    sizes = variant.point.dtype.itemsize, variant.point.out_dtype.itemsize
-    entry = config.launch_for(variant.sample_elements, *sizes)
-    return Candidate(entry.block, entry.tiles, entry.num_warps)
-
-
-def candidates(variant: Variant) -> list[Candidate]:
-    """The table's entry, then the others, those close to it first."""
-    now, point = current(variant), variant.point
-    vector = config.VECTOR_BYTES // max(point.dtype.itemsize, point.out_dtype.itemsize)
-    found = {now}
-    for multiple, warps, tiles in product((1,) if DRY_RUN else (1, 2, 4), WARPS, TILES):
-        block = vector * multiple * WARP * warps
-        if vector * multiple <= 32 and block < 2 * variant.sample_elements:
-            found.add(Candidate(block, min(tiles, max(1, -(-variant.sample_elements // block))), warps))
-
-    def distance(c: Candidate) -> tuple[float, ...]:
-        return (abs(c.block.bit_length() - now.block.bit_length()) + abs(c.tiles.bit_length() - now.tiles.bit_length())
-                + abs(c.num_warps.bit_length() - now.num_warps.bit_length()), *c[:3])  # fmt: skip
-
-    return [now, *sorted(found - {now}, key=distance)]
+TABLE = Candidate()
 
 
 @contextmanager
 def tuned(candidate: Candidate) -> Iterator[None]:
     """All launches inside are prepared by the candidate instead of the table."""
-    table = launch.prepare
 
-    def prepare(shape: Any, override: Any = None, *rest: Any) -> Any:
-        prepared = table(shape, config.Launch(candidate.block, candidate.tiles, candidate.num_warps), *rest)
-        options = {k: v for k, v in prepared.options.items() if k != "maxnreg"}
-        if candidate.max_registers and "maxnreg" in prepared.options:
-            options["maxnreg"] = candidate.max_registers
-        if candidate.num_stages:
-            options["num_stages"] = candidate.num_stages
-        prepared.options = options
-        return prepared
+    def by(table: Any) -> Any:
+        def prepare(shape: Any, _: Any = None, *rest: Any) -> Any:
+            c = candidate
+            entry = config.Launch(c.block, c.tiles, c.num_warps) if c.block and c.tiles and c.num_warps else None
+            prepared = table(shape, entry, *rest)
+            constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
+            if not c.prefetches:
+                prepared.constants = tuple({**constants, "PREFETCHES": False}.values())
+            if not c.capped:
+                prepared.options.pop("maxnreg", None)
+            if c.num_stages:
+                prepared.options["num_stages"] = c.num_stages
+            return prepared
 
-    launch._prepared.clear()
-    launch.prepare = prepare
-    try:
+        return prepare
+
+    changed: dict[str, Any] = {"prepare": by(launch.prepare), "prepare_augment": by(launch.prepare_augment)}
+    if candidate.walked == 0:
+        changed["walks_rows"] = lambda shape: False
+    walked = candidate.walked or config.WALKED_PIXELS
+    with patch.multiple(launch, _prepared={}, **changed), patch.object(config, "WALKED_PIXELS", walked):
         yield
-    finally:
-        launch.prepare = table
-        launch._prepared.clear()
 
 
-def resources() -> dict[str, Any]:
-    """Registers and spills of the kernel that was prepared last."""
-    for prepared in launch._prepared.values():
-        compiled = prepared.compiled
-        return {"registers": getattr(compiled, "n_regs", None), "spills": getattr(compiled, "n_spills", None)}
-    return {}
+def table_entry(variant: Variant) -> dict[str, int]:
+    """What the table launches: BLOCK, TILES, VEC, WALKS and warps."""
+    few = hot(variant, 2, DEVICE)
+    with tuned(TABLE), patch.object(launch, "run", lambda *_: None):
+        few.launch(SEED)
+        (prepared,) = launch._prepared.values()
+    constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
+    found = {name: int(constants.get(name, 0)) for name in ("BLOCK", "TILES", "VEC", "WALKS", "PREFETCHES")}
+    return {**found, "num_warps": prepared.options["num_warps"]}
 
 
-def search(variant: Variant, number: int, total: int, l2_bytes: int) -> Iterator[dict]:
+def candidates(variant: Variant) -> list[Candidate]:
+    """The table's entry, then the others, those close to it first."""
+    entry = table_entry(variant)
+    if entry["WALKS"]:
+        lengths = [TABLE, *(Candidate(walked=n) for n in WALKED)]
+        quiet = [c._replace(prefetches=False) for c in lengths] if entry["PREFETCHES"] else []
+        others = [Candidate(walked=0), *(Candidate(4 * WARP * w, t, w, 0) for w, t in product(WARPS, TILES))]
+        return [*lengths, others[0], *quiet, *others[1:]]
+    geometry = variant.geometry
+    elements = geometry.height * geometry.width if geometry else torch.Size(variant.shape[1:]).numel()
+    now = entry["BLOCK"], entry["TILES"], entry["num_warps"]
+    found = set()
+    for multiple, warps, tiles in product((1,) if DRY_RUN else (1, 2, 4), WARPS, TILES):
+        block = entry["VEC"] * multiple * WARP * warps
+        if entry["VEC"] * multiple <= MOST and block < 2 * elements:
+            found.add((block, min(tiles, max(1, -(-elements // block))), warps))
+
+    def distance(one: tuple[int, int, int]) -> tuple[int, ...]:
+        return sum(abs(a.bit_length() - b.bit_length()) for a, b in zip(one, now, strict=True)), *one
+
+    return [TABLE, *(Candidate(*one) for one in sorted(found - {now}, key=distance))]
+
+
+def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:
     ends = timing.budget.left() / max(total - number, 1)  # seconds for this variant
     stop = timing.budget.left() - 0.8 * ends
-    buffers, recipe, point = Buffers(variant.point, l2_bytes), variant.recipe, variant.point
-    calls = calls_of(point, buffers.sets)
-    pairs = list(zip(buffers.xs, buffers.outs, strict=True))
-    copies = [partial(pairs[n % buffers.sets][1].copy_, pairs[n % buffers.sets][0]) for n in range(calls)]
-    graphs: dict[Any, timing.Call] = {COPY: timing.captured(copies, buffers.sets)}
+    variant, batch = sized(HOT[name])
+    sets = buffers(variant, batch, l2_bytes)
+    calls = calls_of(sets)
+    graphs: dict[Any, timing.Call] = {COPY: timing.captured(copies_of(sets, calls), 1)}
     notes: dict[Any, dict] = {}
 
     def add(candidate: Candidate) -> None:
@@ -148,8 +145,8 @@ def search(variant: Variant, number: int, total: int, l2_bytes: int) -> Iterator
             return
         try:
             with tuned(candidate):
-                steps = [partial(buffers.launch, recipe, n, variant.in_place) for n in range(calls)]
-                graphs[candidate] = timing.captured(steps, buffers.sets)
+                steps = [partial(sets[n % len(sets)].launch, n) for n in range(calls)]
+                graphs[candidate] = timing.captured(steps, len(sets))
                 notes[candidate] = resources()
         except Exception:
             notes[candidate] = {"error": failure()["error"].strip().splitlines()[-1][:200]}
@@ -159,23 +156,23 @@ def search(variant: Variant, number: int, total: int, l2_bytes: int) -> Iterator
         if not DRY_RUN and len(notes) > 1 and timing.budget.left() < stop:
             break
         add(candidate)
-    now = current(variant)
     screened = {c: median(t) for c, t in timing.interleaved(graphs, SCREENING, least=SCREENING).items() if c != COPY}
     best = sorted(screened, key=screened.__getitem__)
-    for extra in (best[0]._replace(max_registers=None), best[0]._replace(num_stages=1), best[0]._replace(num_stages=4)):
+    for extra in (best[0]._replace(capped=False), best[0]._replace(num_stages=1), best[0]._replace(num_stages=4)):
         add(extra)
-    finalists = {*best[:FINALISTS], now, *(c for c in graphs if c != COPY and c not in screened)}
+    finalists = {*best[:FINALISTS], TABLE, *(c for c in graphs if c != COPY and c not in screened)}
     times = timing.interleaved({c: graphs[c] for c in graphs if c in finalists or c == COPY}, FINAL)
     us = {c: median(t) / calls * 1e6 for c, t in times.items()}
     order = sorted((c for c in us if c != COPY), key=us.__getitem__)
-    winner = next((c for c in order if c == now or same_bits(buffers, variant, now, c)), now)
-    percent = {c: 100 * us[COPY] / us[c] for c in us}
+    winner = next((c for c in order if c == TABLE or same_bits(sets[0], c)), TABLE)
+    moved, copied = sets[0].bytes_moved(0), 2 * sets[0].out.nbytes
+    percent = {c: 100 * moved / us[c] / (copied / us[COPY]) for c in order}
     yield {
-        **point.described(), "name": str(variant), "method": variant.method, "in_place": variant.in_place, "ok": True,
-        "sample_elements": variant.sample_elements, "tried": len(screened), "of": len(wanted),
-        "current": now._asdict(), "predicted": str(now), "current_us": us[now], "current_percent": percent[now],
+        "variant": name, "shape": [batch, *variant.shape[1:]], "dtype": short(variant.x_dtype),
+        "out_dtype": short(sets[0].out.dtype), "ok": True, "tried": len(screened), "of": len(wanted),
+        "table": table_entry(variant), "current_us": us[TABLE], "current_percent": percent[TABLE],
         "best": winner._asdict(), "best_is": str(winner), "best_us": us[winner], "best_percent": percent[winner],
-        "gain_percent": 100 * (us[now] / us[winner] - 1),
+        "gain_percent": 100 * (us[TABLE] / us[winner] - 1),
         "different_bits": [str(c) for c in order[: order.index(winner)]],
         "finalists": [
             {"candidate": str(c), "us": us[c], **notes[c], "seconds a graph": timing.quartiles(times[c])} for c in order
@@ -185,75 +182,44 @@ def search(variant: Variant, number: int, total: int, l2_bytes: int) -> Iterator
     }  # fmt: skip
 
 
-def same_bits(buffers: Buffers, variant: Variant, one: Candidate, other: Candidate) -> bool:
+def same_bits(one: Hot, candidate: Candidate) -> bool:
     """The winner must write what the table's entry writes, images and rows."""
-    k, results = SEED % buffers.sets, []
-    source = buffers.xs[k].clone()
-    for candidate in (one, other):
-        buffers.xs[k].copy_(source)
-        poison(buffers.outs[k])
-        poison(buffers.rows)
-        with tuned(candidate):
-            buffers.launch(variant.recipe, SEED, variant.in_place)
-        written = buffers.xs[k] if variant.in_place else buffers.outs[k]
-        results.append((written.clone(), buffers.rows.clone()))
-    return all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    source, results = one.x.clone(), []
+    for each in (TABLE, candidate):
+        poison(one.out)
+        one.x.copy_(source)
+        if one.rows is not None:
+            poison(one.rows)
+        with tuned(each):
+            one.launch(SEED)
+        results.append((one.out.clone(), None if one.rows is None else one.rows.clone()))
+    (image, rows), (other, other_rows) = results
+    return torch.equal(image, other) and (rows is None or torch.equal(rows, other_rows))
 
 
-# Compiled ahead, by other processes, into Triton's cache on disk.
+def compile_one(name: str, candidate: Candidate) -> None:
+    with tuned(candidate):
+        hot(sized(HOT[name])[0], 16, DEVICE).launch(SEED)
 
 
-def precompile(share: str) -> Iterator[dict]:
-    """Compiles the k-th of n shares of all candidates; `share`: "k/n"."""
-    k, n = map(int, share.split("/"))
-    todo = [(v, c) for v in variants() for c in candidates(v)]
-    for variant, candidate in todo[k::n]:
-        batch = min(variant.point.shape[0], 16)
-        buffers = Buffers(variant.point._replace(shape=(batch, *variant.point.shape[1:])), 0)
-        try:
-            with tuned(candidate):
-                buffers.launch(variant.recipe, 0, variant.in_place)
-        except Exception:
-            yield {"name": f"{variant}, {candidate}", **failure()}
+def compilations() -> list[timing.Call]:
+    """One call a candidate that compiles it."""
+    return [partial(compile_one, name, c) for name in names() for c in candidates(sized(HOT[name])[0])]
 
 
-def compile_ahead(script: Path) -> Iterator[dict]:
-    workers = min(12, (os.cpu_count() or 2) - 2)
-    if DRY_RUN or workers < 2:
-        return
-    limit, start = 0.45 * timing.budget.left(), timing.budget.left()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(script), "--only", "precompile", "--minutes", str(limit / 60), "--out"]
-        children = [
-            subprocess.Popen([*command, f"{folder}/{k}", "--share", f"{k}/{workers}"],
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for k in range(workers)
-        ]  # fmt: skip
-        late = 0
-        for child in children:
-            try:
-                child.wait(timeout=max(limit - (start - timing.budget.left()), 0.1))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-                late += 1
-    yield {"ok": True, "workers": workers, "stopped": late, "failed": sum(c.returncode != 0 for c in children)}
+def names() -> tuple[str, ...]:
+    return DRY_TUNED if DRY_RUN else TUNED
 
 
 def steps(script: Path, l2_bytes: int) -> Steps:
-    todo = variants()
-    yield "compiled ahead", partial(compile_ahead, script)
-    yield from ((str(v), partial(search, v, n, len(todo), l2_bytes)) for n, v in enumerate(todo))
+    yield "compiled ahead", partial(compile_ahead, script, "tune")
+    yield from ((name, partial(search, name, n, len(names()), l2_bytes)) for n, name in enumerate(names()))
 
 
 def config_lines(results: dict) -> list[str]:
     """What to put into the launch table, from gpu.json's "tune"."""
-    lines = []
-    for e in (e for e in results.get("tune", []) if "best" in e):
-        b = e["best"]
-        lines.append(
-            f"Launch({b['block']}, {b['tiles']}, {b['num_warps']})  # {e['name']}: {e['sample_elements']} elements, "
-            f"{e['dtype']} to {e['out_dtype']}; {e['best_is']}; {e['best_percent']:.1f} % of copy, "
-            f"{e['gain_percent']:+.1f} % over {e['predicted']}"
-        )
-    return lines
+    return [
+        f"{e['variant']}: {e['best_is']}, {e['best_percent']:.1f} % of a copy's bandwidth, {e['gain_percent']:+.1f} % "
+        f"over the table's {e['table']}; {e['best']}"
+        for e in results.get("tune", []) if "best" in e
+    ]  # fmt: skip

@@ -210,36 +210,17 @@ def run_some_programs() -> None:
 
 
 def run(name: str) -> dict[str, float]:
-    import torch
-    from augment_cases import Case
-    from codegen_variants import HOT, POLICIES
-    from family_cases import extras_for
+    from hot import HOT, hot
 
-    from fusedmix import launch
-    from fusedmix.ops import allocate_image
-
-    variant = HOT[name]
-    policy, geometry = POLICIES.get(variant.recipe), variant.geometry
-    x = (torch.rand(variant.shape) * 255).to(variant.x_dtype)
-    norm = torch.ones(2, x.shape[1]) if variant.has_norm else None
-    extras: tuple[Any, ...] = ()
-    if geometry is not None:
-        extras = Case(variant.placement, policy).extras(x, norm)
-    elif policy is not None:
-        extras = extras_for(policy, x, norm)
-    size = None if geometry is None else (geometry.height, geometry.width)
-    pointers = (allocate_image(x, variant.out_dtype, None, size), None, None, x, None, norm, None, None, None)
+    tensors = hot(HOT[name], HOT[name].shape[0], "cpu", with_targets=False)
     trace = Trace()
     with trace.watching():
-        if geometry is None:
-            launch.mix_into(*pointers, None, 0, 0, 0, variant.recipe, False, extras)
-        else:
-            launch.augment_into(*pointers, 0, 0, 0, variant.recipe, geometry, False, extras)
+        tensors.launch(0)
     return trace.shares()
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
     from quick_interpreter import quicken
 
     quicken()

@@ -67,6 +67,21 @@ def kernels(results: Results, pyplot: Any) -> Any:
     return figure
 
 
+def variants(results: Results, pyplot: Any) -> Any:
+    """The same of every hot variant, with a mark where the static model expects it."""
+    entries = timed(results, "variants")
+    figure, axes = pyplot.subplots(figsize=(8.5, 1.3 + BAR * len(entries)), layout="constrained")
+    names = [f"{e['variant']}  {e['shape']}" for e in entries]
+    bars(axes, names, [e["percent_of_copy"] for e in entries], [OURS_COLOUR] * len(entries))
+    expected = [(n, e["expected"]["margin"]) for n, e in enumerate(entries) if e["expected"]]
+    marks = [(100 / margin, n) for n, margin in expected if margin > 1]
+    if marks:
+        axes.plot(*zip(*marks, strict=True), "D", color=COLOURS["cutmix"], markersize=4, zorder=5)
+    axes.set_xlabel("GB/s as percent of a device copy's in the same run; diamonds: the static model's limit", size=8)
+    figure.suptitle(f"Hot variants, one launch each\n{title_of(results)}", size=9)
+    return figure
+
+
 def contenders(results: Results, pyplot: Any, method: str) -> Any:
     """A panel a point, a bar a contender: percent of a copy's bandwidth."""
     entries = [e for e in timed(results, "contenders") if e["method"] == method]
@@ -140,6 +155,8 @@ def draw(results: Results, folder: Path, formats: Iterable[str] = ("svg",)) -> l
     for method in METHODS:
         if any(e["method"] == method for e in timed(results, "contenders")):
             makers[f"gpu-{method}"] = lambda r, p, m=method: contenders(r, p, m)
+    if timed(results, "variants"):
+        makers["gpu-variants"] = variants
     if timed(results, "growth"):
         makers["gpu-growth"] = growth
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,13 @@ def call(contender: str, times: float, destination: str = "fresh", method: str =
     }  # fmt: skip
 
 
+def variant(name: str, percent: float, margin: float | None, promised: bool = True) -> dict:
+    return {
+        "variant": name, "shape": [256, 3, 224, 224], "us": 40.0, "gb_per_s": 4000.0, "percent_of_copy": percent,
+        "promised": promised, "expected": margin and {"gpu": "H200", "margin": margin}, "ok": True,
+    }  # fmt: skip
+
+
 def results() -> dict:
     launch = {"name": "fused_mixup", "ok": True, "expected": 1, "kernels": 1.0, "host_us": 9.0}
     growth = {"axis": "B", "method": "mixup", "contender": "fusedmix", "copy_us": 1.0, "ok": True}
@@ -41,6 +48,7 @@ def results() -> dict:
         "launches": [launch], "bench": [kernel(96.0), kernel(80.0, "cutmix", True, 0.6)],
         "contenders": [call("fusedmix", 1.1), call("torch.compile default", 2.0), call("torch.compile x", 1.7),
                        call('timm Mixup(mode="elem")', 80.0, "in place")],
+        "variants": [variant("mixup bfloat16", 97.0, 0.4), variant("cutmix bfloat16 in place", 80.0, None, False)],
         "growth": [{**growth, "value": 8, "us": 2.0}, {**growth, "value": 32, "us": 4.0}],
     }  # fmt: skip
 
@@ -56,6 +64,16 @@ def test_dry_run_writes_results_and_goes_on_after_a_resume(tmp_path: Path) -> No
     assert [e["step"] for e in json.loads((tmp_path / "gpu.json").read_text())["smoke"]] == [
         e["step"] for e in found["smoke"]
     ]
+
+
+def test_hot_variants_are_checked_and_timed(tmp_path: Path) -> None:
+    """Those that differ in what they are given: a placement, noise, a plan to replay, gradients."""
+    done = run("--dry-run", "--only", "variants", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())["variants"]
+    assert len(found) == 4
+    assert all(e["ok"] and e["us"] > 0 and e["bytes"] > 0 for e in found), found
+    assert sum(e["identical"] for e in found) == 3, found  # gradients are summed in another order
 
 
 def test_out_of_time_says_what_it_left_out(tmp_path: Path) -> None:
@@ -80,8 +98,9 @@ def test_promises_kept_broken_and_not_measured() -> None:
     }
     worse = results()
     worse["bench"][0]["percent_of_copy"] = 90.0
+    worse["variants"][0]["percent_of_copy"] = 90.0
     broken = {name: p["broken_by"] for name, p in gpu_report.promises(worse).items() if p["kept"] is False}
-    assert list(broken.values()) == [["bf16, mixup"]]
+    assert list(broken.values()) == [["bf16, mixup", "mixup bfloat16"]]
     assert next(iter(broken)).startswith(">= 95 %")
     assert {p["kept"] for p in gpu_report.promises({}).values()} == {None}
 
@@ -95,6 +114,6 @@ def test_summary_tells_failures(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_plots(tmp_path: Path) -> None:
     names = {path.name for path in plots.draw(results(), tmp_path)}
-    assert names == {"gpu-kernels.svg", "gpu-mixup.svg", "gpu-growth.svg"}
+    assert names == {"gpu-kernels.svg", "gpu-mixup.svg", "gpu-growth.svg", "gpu-variants.svg"}
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
     assert plots.draw({"environment": ENVIRONMENT}, tmp_path) == []

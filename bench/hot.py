@@ -1,0 +1,135 @@
+"""The hot variants (tests/codegen_variants.py) as launches on any device, and the reference's answer to each."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from augment_cases import Case
+from cases import expect
+from codegen_variants import HOT as HOT
+from codegen_variants import POLICIES, Variant
+from family_cases import extras_for
+
+from fusedmix import launch, reference
+from fusedmix.checks import build_norm
+from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_target
+from fusedmix.recipe import Recipe
+from fusedmix.reference.augment import augment, brightest, draw_augment
+from fusedmix.reference.family import mix_family
+
+MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
+
+
+class Hot(NamedTuple):
+    """A variant's tensors."""
+
+    variant: Variant
+    x: Tensor
+    out: Tensor
+    y: Tensor | None
+    rows: Tensor | None
+    plan: Tensor | None  # given, where the variant replays one
+    norm: Tensor | None
+    extras: Extras  # on the images' device
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.variant.recipe
+
+    def bytes_moved(self, seed: int) -> int:
+        """What must be read once and written once: images, FMix's ranks, labels. In place: as if all pixels changed."""
+        others = self.out, self.y, self.rows, self.extras[2]
+        return self.bytes_read(seed) + sum(t.nbytes for t in others if t is not None)
+
+    def bytes_read(self, seed: int) -> int:
+        """Of the images; of those that are placed, what the crops hold."""
+        geometry = self.variant.geometry
+        if geometry is None:
+            return self.x.nbytes
+        if not geometry.limited:
+            return min(self.x.nbytes, self.out.numel() * self.x.itemsize)
+        knobs, most = self.extras[0], brightest(self.x.dtype)
+        assert knobs is not None
+        drawn = draw_augment(self.recipe, geometry, knobs.cpu(), self.x.shape, most, seed, 0)
+        y0, x0, y1, x1 = drawn.placement.limits
+        return int(((y1 - y0) * (x1 - x0)).sum()) * self.x.shape[1] * self.x.itemsize
+
+    def again(self) -> "Hot":
+        """The same with other memory for the images."""
+        x = self.x.clone()
+        return self._replace(x=x, out=x if self.variant.in_place else torch.empty_like(self.out))
+
+    def launch(self, seed: int) -> None:
+        """One launch of the kernel. Fills `out` and `rows`."""
+        given = self.out, self.rows, self.plan, self.x, self.y, self.norm
+        drawn_by, geometry, replay = (seed, 0, 0), self.variant.geometry, self.variant.replay
+        if geometry is None:
+            launch.mix_into(*given, None, None, None, None, *drawn_by, self.recipe, replay, self.extras)
+        else:
+            launch.augment_into(*given, None, None, None, *drawn_by, self.recipe, geometry, replay, self.extras)
+
+    def expected(self, seed: int) -> tuple[Tensor, Tensor | None]:
+        """What `launch` must make of `out` and `rows`, by the reference, on the CPU. x as it was before."""
+        x, y, norm = (None if t is None else t.cpu() for t in (self.x, self.y, self.norm))
+        knobs, fill, field = (None if t is None else t.cpu() for t in self.extras)
+        assert x is not None
+        options: dict[str, Any] = {"norm": norm, "out_dtype": self.out.dtype}
+        if self.variant.geometry is not None:
+            geometry = self.variant.geometry
+            return augment(x, y, self.recipe, geometry, knobs, fill, seed, field=field, **options)[:2]
+        if self.recipe.choices:
+            return mix_family(x, y, self.recipe, knobs, seed, fill=fill, field=field, **options)[:2]
+        if not self.variant.replay:
+            return reference.mix(x, y, self.recipe, seed, **options)[:2]
+        images, drawn = torch.zeros_like(x, requires_grad=self.recipe.adjoint), drawn_for(self.variant, x)[1]
+        if not self.recipe.adjoint:
+            return reference.mix(x, y, self.recipe, plan=drawn, **options)[:2]
+        mixed = reference.mix(images, None, self.recipe._replace(adjoint=False), plan=drawn)[0]
+        return torch.autograd.grad(mixed, images, x)[0], None
+
+
+def drawn_for(variant: Variant, x: Tensor) -> tuple[Tensor, Any]:
+    """The plan that a variant replays for the images x: packed, and the reference's."""
+    result, drawn = expect(x, None, variant.recipe._replace(adjoint=False), 1)
+    assert result.plan is not None
+    return result.plan, drawn
+
+
+def hot(variant: Variant, batch: int, device: str, with_targets: bool = True) -> Hot:
+    """Random tensors for so many samples of a variant."""
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    shape = batch, *variant.shape[1:]
+    x = (torch.rand(shape, device=device) * 255).to(variant.x_dtype).contiguous(memory_format=layout)
+    y = None
+    if variant.target_shape is not None and with_targets:
+        y = torch.rand((batch, *variant.target_shape[1:]), device=device)
+        if not variant.target_dtype.is_floating_point:
+            y = (y * (variant.recipe.num_classes or 10)).to(variant.target_dtype)
+    norm = build_norm(MEAN, STD, shape[1], x.device) if variant.has_norm else None
+    host, host_norm = x.cpu(), None if norm is None else norm.cpu()
+    extras, policy, geometry = NO_EXTRAS, POLICIES.get(variant.recipe), variant.geometry
+    size = None if geometry is None else (geometry.height, geometry.width)
+    if geometry is not None:
+        assert variant.placement is not None
+        extras = Case(variant.placement, policy).extras(host, host_norm)
+    elif policy is not None:
+        extras = extras_for(policy, host, host_norm)
+    plan = drawn_for(variant, host)[0].to(device) if variant.replay else None
+    out = x if variant.in_place else allocate_image(x, variant.out_dtype, variant.out_last, size)
+    knobs, fill, field = (None if t is None else t.to(device) for t in extras)
+    return Hot(variant, x, out, y, allocate_target(y, variant.recipe), plan, norm, (knobs, fill, field))
+
+
+def small(variant: Variant) -> Variant:
+    """The variant with images of a few pixels, for a CPU."""
+    placement, geometry = variant.placement, variant.geometry
+    if placement is not None:
+        placement = replace(placement, size=None if placement.size is None else (8, 8))
+        geometry = placement.geometry(12, 12)
+    return replace(variant, shape=(4, variant.shape[1], 12, 12), placement=placement, geometry=geometry)
