@@ -4,12 +4,12 @@ Runs some programs of hot variants in Triton's interpreter, with their own tiles
 what share of the tiles reached each statement of the tile loop, and what share of the programs that have tiles each of
 the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
 not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
-those of its turns that reach it. bench.static weighs machine code so.
+those of its turns that reach it, one in another loop their sum, or 1. bench.static weighs machine code so.
 """
 
 import ast
 import json
-import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
-PROGRAMS = 12  # of a launch, at random
+PROGRAMS = 48  # of a launch, spread over it
+GOLDEN = (5**0.5 - 1) / 2
 Chain = tuple[str, ...]
 
 
@@ -89,14 +90,24 @@ def beside() -> dict[str, list[str]]:
 
 
 @cache
-def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
-    """Of each statement in unrolled loops, the first statements of their bodies, the outer loop's first."""
-    found: dict[int, tuple[int, ...]] = {}
+def turning(path: Path) -> dict[int, tuple[tuple[int, str], ...]]:
+    """Of each statement in loops within tiles or programs, the first statements of the loops, the outer's first.
+
+    Each with how its turns are marked: "#" where they are unrolled, "@" where not.
+    """
+    found: dict[int, tuple[tuple[int, str], ...]] = {}
     for node in (node for function in functions(path) for node in ast.walk(function)):  # outer loops come first
-        if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter):
-            for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
-                found[line] = (*found.get(line, ()), node.body[0].lineno)
+        if not isinstance(node, ast.For | ast.While) or node.body[0].lineno == tile_loop(path).start:
+            continue
+        mark = "#" if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter) else "@"
+        for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
+            found[line] = (*found.get(line, ()), (node.body[0].lineno, mark))
     return found
+
+
+def without(mark: str, chain: Chain) -> Chain:
+    """Without the turns that are marked so."""
+    return tuple(re.sub(rf"{mark}\d+", "", name) for name in chain)
 
 
 def place(filename: str, line: int) -> str | None:
@@ -114,7 +125,7 @@ class Trace:
 
     def __init__(self) -> None:
         self.stack: list[str] = []
-        self.turns: list[Counter[int]] = []  # of each frame's unrolled loops
+        self.turns: list[Counter[int]] = []  # of each frame's loops, by their first statements
         self.reached: set[Chain] = set()  # by the tile at hand
         self.outside: set[Chain] = set()  # by the program at hand, without its tiles
         self.counts: Counter[Chain] = Counter()
@@ -142,11 +153,11 @@ class Trace:
                 self.end_tile()
                 self.tiles += 1
                 turns.clear()
-            loops = unrolled(path).get(line, ())
-            if line in loops:
-                turns[line] += 1
-            self.stack[-1] = names(path)[line] + "".join(f"#{turns[loop]}" for loop in loops)
-            (self.reached if in_loop(self.stack[0].split("#")[0]) else self.outside).add(tuple(self.stack))
+            loops = turning(path).get(line, ())
+            turns[line] += 1
+            self.stack[-1] = names(path)[line] + "".join(f"{mark}{turns[first]}" for first, mark in loops)
+            top = re.split("[#@]", self.stack[0])[0]
+            (self.reached if in_loop(top) else self.outside).add(tuple(self.stack))
         return self.step
 
     @contextmanager
@@ -171,9 +182,12 @@ class Trace:
 
     def shares(self) -> dict[str, float]:
         """Those of the statements that fewer tiles or programs reach than what called them."""
+        summed: Counter[Chain] = Counter()
+        for chain, count in self.counts.items():
+            summed[without("@", chain)] += count
         counts: dict[Chain, list[int]] = {}
-        for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
-            counts.setdefault(tuple(name.split("#")[0] for name in chain), []).append(count)
+        for chain, count in summed.items():  # machine code does not tell the turns of an unrolled loop
+            counts.setdefault(without("#", chain), []).append(count)
         for *callers, name in list(counts):
             for other in beside().get(name, ()):
                 counts.setdefault((*callers, other), [0])
@@ -201,7 +215,7 @@ def run_some_programs() -> None:
 
     def shrink(self: Any, fn: Any, arg_names: Any, grid: tuple[int, ...], *others: Any) -> None:
         whole[:] = grid
-        chosen[:] = random.Random(0).sample(range(grid[0]), min(PROGRAMS, grid[0]))
+        chosen[:] = sorted({int((n * GOLDEN) % 1 * grid[0]) for n in range(PROGRAMS)})
         prepare(self, fn, arg_names, (len(chosen),), *others)
 
     interpreter.GridExecutor.__init__ = shrink

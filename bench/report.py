@@ -84,23 +84,50 @@ def render_cpu(cpu: Json) -> list[str]:
 
 
 def render_gpu(results: list[Json]) -> list[str]:
+    """Per result of bench/gpu.py: the kernels alone, the public calls beside their rivals, recipes, and the goals."""
     if not results:
         return [
             "On a GPU: **not measured** yet. `python bench/gpu.py --out DIR` runs every kernel test against the",
-            "reference on the GPU at hand, counts launches and measures GB/s against a device copy.",
+            "reference on the GPU at hand, counts launches, measures the GB/s of every hot variant against a device",
+            "copy and everybody else's calls beside ours, and searches the launch table.",
             "",
         ]  # fmt: skip
     lines = []
     for gpu in results:
-        rows = [[e["name"], e["method"], f"{e['us']:.1f}", f"{e['gb_per_s']:.0f}", f"{e['percent_of_copy']:.1f}"]
-                for e in gpu.get("bench", []) if "us" in e]  # fmt: skip
-        lines += [
-            f"On a {gpu['environment']['gpu']}:",
-            "",
-            *table(["point", "method", "us", "GB/s", "% of copy"], rows),
-            "",
-        ]
+        found = {part: [e for e in gpu.get(part, []) if "us" in e] for part in ("bench", "variants", "recipes")}
+        alone = [[f"{e['name']}, {e['method']}", *speed(e), "-"] for e in found["bench"]]
+        alone += [[e["variant"], *speed(e), f"{e['expected']['margin']:.2f}" if e["expected"] else "-"]
+                  for e in found["variants"] if not e["in_place"]]  # fmt: skip
+        recipes = [[e["recipe"], e["contender"], f"{e['images_per_s']:.0f}", f"{e['times_of_copy']:.2f}"]
+                   for e in found["recipes"]]  # fmt: skip
+        said = {True: "kept", False: "missed", None: "not measured"}
+        goals = [[goal, said[p["kept"]], ", ".join(p["broken_by"]) or "-"]
+                 for goal, p in gpu.get("promises", {}).items()]  # fmt: skip
+        lines += [f"On a {gpu['environment']['gpu']}, the kernel alone (model: time to issue / time to move):", ""]
+        lines += [*table(["kernel", "us", "GB/s", "% of a copy's", "model"], alone), ""]
+        for method, names, rows in against(gpu.get("contenders", [])):
+            lines += [f"{method}, times of `out.copy_(x)`:", "", *table(["", "destination", *names], rows), ""]
+        lines += [*table(["recipe", "", "images/s", "times of a copy"], recipes), ""] * bool(recipes)
+        lines += [*table(["goal", "", "missed by"], goals), ""] * bool(goals)
     return lines
+
+
+def speed(entry: Json) -> list[str]:
+    return [f"{entry['us']:.1f}", f"{entry['gb_per_s']:.0f}", f"{entry['percent_of_copy']:.1f}"]
+
+
+def against(entries: list[Json]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Per method: its points, and a row a contender with its times of a copy at each."""
+    result = []
+    timed = [e for e in entries if "us" in e]
+    for method in dict.fromkeys(e["method"] for e in timed):
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for e in (e for e in timed if e["method"] == method):
+            cells.setdefault((e["contender"], e["destination"]), {})[e["point"]] = f"{e['times_of_copy']:.2f}"
+        points = list(dict.fromkeys(point for row in cells.values() for point in row))
+        rows = [[*who, *(row.get(point, "-") for point in points)] for who, row in cells.items()]
+        result.append((method, points, rows))
+    return result
 
 
 def render_static(static: Json | None) -> list[str]:

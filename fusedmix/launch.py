@@ -266,8 +266,8 @@ def prepare_augment(
     itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
     family = family_constants(recipe, geometry.height, geometry.width)
     most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
-    heavy = is_heavy(recipe) or geometry.color or (geometry.bilinear and family["MIXES"])
     warp, walks = 64 if hip else 32, walks_rows(shape)
+    heavy = is_heavy(recipe) or geometry.color or walks or (geometry.bilinear and family["MIXES"])
     vector = config.vector_elements(geometry.width if walks else pixels, itemsize, most)
     if launch is None and walks:
         least = 4 if family["NOISY"] else 1  # noise is drawn by fours

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu_report, plots
+from bench import gpu_report, plots, report
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"gpu": "GPU", "torch": "2", "triton": "3"}
@@ -36,7 +36,7 @@ def call(contender: str, times: float, destination: str = "fresh", method: str =
 def variant(name: str, percent: float, margin: float | None, promised: bool = True) -> dict:
     return {
         "variant": name, "shape": [256, 3, 224, 224], "us": 40.0, "gb_per_s": 4000.0, "percent_of_copy": percent,
-        "promised": promised, "expected": margin and {"gpu": "H200", "margin": margin}, "ok": True,
+        "promised": promised, "in_place": not promised, "expected": margin and {"gpu": "H200", "margin": margin}, "ok": True,
     }  # fmt: skip
 
 
@@ -117,3 +117,14 @@ def test_plots(tmp_path: Path) -> None:
     assert names == {"gpu-kernels.svg", "gpu-mixup.svg", "gpu-growth.svg", "gpu-variants.svg"}
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
     assert plots.draw({"environment": ENVIRONMENT}, tmp_path) == []
+
+
+def test_readme_has_the_results_of_a_gpu() -> None:
+    found = {**results(), "promises": gpu_report.promises(results())}
+    recipe = {"recipe": "DeiT", "contender": "fusedmix", "images_per_s": 1e6, "times_of_copy": 0.9, "us": 1.0}
+    lines = report.render_gpu([{**found, "recipes": [recipe]}])
+    assert "| mixup bfloat16 | 40.0 | 4000 | 97.0 | 0.40 |" in lines
+    assert "| torch.compile x | fresh | 1.70 |" in lines
+    assert "| DeiT | fusedmix | 1000000 | 0.90 |" in lines
+    assert "| one launch a call | kept | - |" in lines
+    assert "not measured" in "".join(report.render_gpu([]))

@@ -1,11 +1,13 @@
 """The static model's reading of machine code, and its counts of what tiles do."""
 
 import torch
+from augment_cases import Case, check
 from cases import images, run
 from family_cases import extras_for
 
 from bench import paths, static
 from fusedmix.kernels.config import Launch
+from fusedmix.placement import NOTHING, Placement, RandomResizedCrop
 from fusedmix.spec import Policy, RandomErasing
 
 LOOP = """
@@ -118,3 +120,26 @@ def test_shares_are_those_of_the_tiles() -> None:
     assert shares[True] == {0.0, share}  # what no tile does is in the other branches
     assert shares[False] == {0.0, round(drawn, 4)}
     assert trace.programs == trace.tiles  # of one tile each
+
+
+def test_shares_count_the_turns_of_a_walk() -> None:
+    """A row of the source that is read for a tile counts for each turn, also where a tile takes two."""
+    case, rows, shape = Case(Placement((12, 8), RandomResizedCrop((0.05, 0.6)))), 4, (4, 3, 14, 16)
+    trace = paths.Trace()
+    with trace.watching():
+        result = check("kernel", case, shape, torch.uint8, form=None, launch=Launch(8, rows, 1))
+    turns = 0
+    for plan in result.plan[:, NOTHING.columns :]:
+        step, start = plan[4:6].view(torch.float32).tolist()
+        for first in range(0, 12, rows):
+            at = -2
+            for y in range(first, min(first + rows, 12)):
+                place = min(max(step * (y + 0.5) + start - 0.5, int(plan[6])), int(plan[8]) - 1)
+                top = min(int(place), shape[2] - 2)
+                turns, at = turns + min(top - at, 2), top
+    assert trace.tiles == 4 * 12
+    kernel = paths.KERNELS / "taps.py"
+    line = kernel.read_text(encoding="utf-8").splitlines().index("        at += 1") + 1
+    (share,) = {share for name, share in trace.shares().items() if name.endswith(f" {paths.names(kernel)[line]}")}
+    assert 0 < share < 1
+    assert share == round(turns / trace.tiles, 4)
