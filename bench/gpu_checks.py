@@ -26,7 +26,6 @@ from gpu_common import (
     draw_of,
     images,
     mixed,
-    pack,
     poison,
     seeded,
 )
@@ -64,7 +63,7 @@ from fusedmix.reference.augment import augment as reference_augment
 from fusedmix.reference.augment import pack_augment
 from fusedmix.reference.family import mix_family
 from fusedmix.reference.family import pack as pack_family
-from fusedmix.reference.sampling import draw
+from fusedmix.reference.sampling import draw, pack
 
 Check = Callable[[], dict]
 PAIRINGS = {**PARTNERS, "given": GIVEN}

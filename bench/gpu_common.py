@@ -92,11 +92,6 @@ def mixed(recipe: Recipe, x: Tensor, y: Tensor | None, seed: int, **options: Any
 # Comparison.
 
 
-def pack(drawn: Draw) -> Tensor:
-    columns = drawn.method, drawn.lam.contiguous().view(torch.int32), drawn.partner, drawn.mate
-    return torch.cat([torch.stack([c.int() for c in columns], 1), drawn.box], 1)
-
-
 def draw_of(plan: Plan) -> Draw:
     plan = plan.to("cpu")
     return Draw(plan.method, plan.lam, plan.partner, plan.mate, plan.box)

@@ -11,7 +11,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from augment_cases import Case
-from cases import expect
 from codegen_variants import HOT as HOT
 from codegen_variants import POLICIES, Variant
 from family_cases import extras_for
@@ -22,6 +21,7 @@ from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_target
 from fusedmix.recipe import Recipe
 from fusedmix.reference.augment import augment, brightest, draw_augment
 from fusedmix.reference.family import mix_family
+from fusedmix.reference.sampling import Draw, draw, pack
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
 
@@ -87,18 +87,17 @@ class Hot(NamedTuple):
             return mix_family(x, y, self.recipe, knobs, seed, fill=fill, field=field, **options)[:2]
         if not self.variant.replay:
             return reference.mix(x, y, self.recipe, seed, **options)[:2]
-        images, drawn = torch.zeros_like(x, requires_grad=self.recipe.adjoint), drawn_for(self.variant, x)[1]
+        images, drawn = torch.zeros_like(x, requires_grad=self.recipe.adjoint), drawn_for(self.variant, len(x))
         if not self.recipe.adjoint:
             return reference.mix(x, y, self.recipe, plan=drawn, **options)[:2]
         mixed = reference.mix(images, None, self.recipe._replace(adjoint=False), plan=drawn)[0]
         return torch.autograd.grad(mixed, images, x)[0], None
 
 
-def drawn_for(variant: Variant, x: Tensor) -> tuple[Tensor, Any]:
-    """The plan that a variant replays for the images x: packed, and the reference's."""
-    result, drawn = expect(x, None, variant.recipe._replace(adjoint=False), 1)
-    assert result.plan is not None
-    return result.plan, drawn
+def drawn_for(variant: Variant, batch: int) -> Draw:
+    """The plan that a variant replays."""
+    recipe = variant.recipe._replace(adjoint=False)
+    return draw(recipe, batch, *(variant.shape[2:] if recipe.has_box else (1, 1)), 1, 0)
 
 
 def hot(variant: Variant, batch: int, device: str, with_targets: bool = True) -> Hot:
@@ -120,7 +119,7 @@ def hot(variant: Variant, batch: int, device: str, with_targets: bool = True) ->
         extras = Case(variant.placement, policy).extras(host, host_norm)
     elif policy is not None:
         extras = extras_for(policy, host, host_norm)
-    plan = drawn_for(variant, host)[0].to(device) if variant.replay else None
+    plan = pack(drawn_for(variant, batch)).to(device) if variant.replay else None
     out = x if variant.in_place else allocate_image(x, variant.out_dtype, variant.out_last, size)
     knobs, fill, field = (None if t is None else t.to(device) for t in extras)
     return Hot(variant, x, out, y, allocate_target(y, variant.recipe), plan, norm, (knobs, fill, field))

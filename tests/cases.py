@@ -14,7 +14,7 @@ from fusedmix.kernels.config import Launch
 from fusedmix.launch import mix_into as launch_mix_into
 from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_plan, allocate_target
 from fusedmix.recipe import GIVEN, MODES, PARTNERS, Recipe
-from fusedmix.reference.sampling import Draw
+from fusedmix.reference.sampling import Draw, pack
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 METHODS = {"mixup": 0.0, "cutmix": 1.0, "policy": 0.5}  # name: switch_prob
@@ -123,10 +123,7 @@ def run(
 def expect(x: Tensor, target: Tensor | None, recipe: Recipe, *arguments, **options) -> tuple[Result, Draw]:
     """The reference's answer, its plan packed as the implementations pack theirs."""
     out, target_out, drawn = reference.mix(x, target, recipe, *arguments, **options)
-    packed = torch.empty(len(x), 8, dtype=torch.int32)
-    packed[:, 0], packed[:, 2], packed[:, 3], packed[:, 4:] = drawn.method, drawn.partner, drawn.mate, drawn.box
-    packed[:, 1] = drawn.lam.contiguous().view(torch.int32)
-    return Result(out, target_out, packed), drawn
+    return Result(out, target_out, pack(drawn)), drawn
 
 
 def assert_equal(got: Result, want: Result, tolerance: tuple[float, float], case: object) -> None:

@@ -36,7 +36,8 @@ def call(contender: str, times: float, destination: str = "fresh", method: str =
 def variant(name: str, percent: float, margin: float | None, promised: bool = True) -> dict:
     return {
         "variant": name, "shape": [256, 3, 224, 224], "us": 40.0, "gb_per_s": 4000.0, "percent_of_copy": percent,
-        "promised": promised, "in_place": not promised, "expected": margin and {"gpu": "H200", "margin": margin}, "ok": True,
+        "promised": promised, "in_place": not promised, "expected": margin and {"gpu": "H200", "margin": margin},
+        "ok": True,
     }  # fmt: skip
 
 

@@ -246,3 +246,9 @@ def draw(
         mate=mate,
         box=torch.where((mixed & cut)[:, None], drawn_box, 0),
     )
+
+
+def pack(plan: Draw) -> Tensor:
+    """The plan as one int32 tensor, as kernels write it."""
+    columns = plan.method, plan.lam.contiguous().view(torch.int32), plan.partner, plan.mate
+    return torch.cat([torch.stack([column.int() for column in columns], 1), plan.box], 1)
