@@ -127,7 +127,7 @@ def compilations() -> list[timing.Call]:
 
 
 def compile_one(name: str) -> None:
-    hot(HOT[name], CHECKED, DEVICE).launch(SEED)
+    hot(sized(HOT[name])[0], CHECKED, DEVICE).launch(SEED)
 
 
 def steps(script: Path, l2_bytes: int) -> Steps:

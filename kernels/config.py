@@ -16,7 +16,7 @@ class Launch(NamedTuple):
 
 NUM_WARPS = 4
 MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
-HEAVY_REGISTERS = 255  # for long lists of methods, which spill at 128
+HEAVY_REGISTERS = 255  # for what spills at 128, or works out again what it has no room to keep
 VECTOR_BYTES = 16
 MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS

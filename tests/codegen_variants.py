@@ -111,7 +111,7 @@ AUGMENT = {
     ),
     "augment: crop, flip": augment(WINDOW, NOTHING, images=1),
     "augment: crop, flip, mix": augment(WINDOW, MIX, store_width="64"),
-    "augment: resized crop": augment(RESIZED, NOTHING, images=1, prefetches=1),
+    "augment: resized crop": augment(RESIZED, NOTHING, images=1, max_registers=160, prefetches=1),
     "augment: resized crop, mix": augment(RESIZED, MIX, store_width="64", max_registers=255, prefetches=2),
     "augment: affine to float32": augment(
         Placement((224, 224), None, None, RandomAffine(10.0)), NOTHING, F32, images=1, max_registers=255
