@@ -78,7 +78,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
     """Every reference file has its kernel file or files, and every sampler, mask and pixel step its twin."""
     parts = {"family": ("choices", "tiles", "family")}
     differ = {  # where the one works on a whole tensor and the other on a program's values
-        "sampling": {"number", "sqrt", "draw", "mates", "sort_keys", "cut_box", "minmax_box", "clip_box"},
+        "sampling": {"number", "sqrt", "draw", "mates", "sort_keys", "cut_box", "minmax_box", "clip_box", "pack"},
         "labels": {"dense_rows", "mix_rows"},
         "philox": {"multiply", "philox"},
         "mix": {"mix", "finished", "mixed_target"},
