@@ -175,15 +175,10 @@ class Buffers:
         )  # fmt: skip
 
 
-def calls_of(point: Point, sets: int) -> int:
-    """Launches in a graph: 2 ms at 4 TB/s, every set as often."""
-    return sets if DRY_RUN else sets * -(-max(int(8e9 / point.image_bytes), 20) // sets)
-
-
 def bench_kernels(point: Point, in_place: bool, l2_bytes: int) -> Iterator[dict]:
     """One entry a method: time, GB/s, share of the bandwidth of `out.copy_(x)`, and a check of what was timed."""
     buffers = Buffers(point, l2_bytes)
-    calls, batch = calls_of(point, buffers.sets), point.shape[0]
+    calls, batch = timing.calls_a_graph(point.image_bytes, buffers.sets), point.shape[0]
     recipes = {m: Recipe(0.8, 1.0, 1.0, s, num_classes=point.classes) for m, s in METHODS.items()}
     pairs = list(zip(buffers.xs, buffers.outs, strict=True))
     copies = [partial(pairs[n % buffers.sets][1].copy_, pairs[n % buffers.sets][0]) for n in range(calls)]

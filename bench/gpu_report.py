@@ -123,14 +123,18 @@ def summary(results: Results) -> bool:
     return not failed and not results.get("aborted")
 
 
-def print_contenders(results: Results) -> None:
-    """One line a contender and method: times of a copy at every point."""
-    rows = results.get("contenders", [])
-    points = list(dict.fromkeys(e["point"] for e in rows if "point" in e))
+def against(entries: list[dict]) -> tuple[list[str], dict[tuple[str, str, str], dict[str, str]]]:
+    """The points; per method, contender and destination the times of a copy at each, or what became of it."""
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
-    for e in (e for e in rows if "point" in e):
+    for e in (e for e in entries if "point" in e):
         cell = f"{e['times_of_copy']:.2f}" if "us" in e else e.get("status", "-").partition(":")[0][:9]
         lines.setdefault((e["method"], e["contender"], e["destination"]), {})[e["point"]] = cell
+    return list(dict.fromkeys(e["point"] for e in entries if "point" in e)), lines
+
+
+def print_contenders(results: Results) -> None:
+    """One line a contender and method."""
+    points, lines = against(results.get("contenders", []))
     if lines:
         print("times of a copy: " + " | ".join(points))
     for (method, contender, destination), cells in lines.items():

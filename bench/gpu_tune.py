@@ -19,7 +19,7 @@ import timing
 import torch
 from gpu_ahead import compile_ahead
 from gpu_common import DEVICE, DRY_RUN, Steps, failure, poison, short
-from gpu_variants import SEED, buffers, calls_of, copies_of, resources, sized
+from gpu_variants import SEED, buffers, copies_of, resources, sized
 from hot import HOT, Hot, Variant, hot
 
 from bench.static import kernel_names
@@ -136,7 +136,7 @@ def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:
     stop = timing.budget.left() - 0.8 * ends
     variant, batch = sized(HOT[name])
     sets = buffers(variant, batch, l2_bytes)
-    calls = calls_of(sets)
+    calls = timing.calls_a_graph(sets[0].bytes_moved(0), len(sets))
     graphs: dict[Any, timing.Call] = {COPY: timing.captured(copies_of(sets, calls), 1)}
     notes: dict[Any, dict] = {}
 

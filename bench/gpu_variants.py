@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import timing
@@ -18,6 +18,7 @@ from fusedmix import launch
 BATCH, LARGE_SIDE = 256, 224  # images of that side and above come in batches of at least so many
 CHECKED = 8  # samples that the reference computes
 ROUNDS = 1 if DRY_RUN else 15
+DRAWS = 16  # calls whose bytes are averaged
 SEED = 7
 COPY = "copy"
 DRY_NAMES = ("augment: resized crop, mix", "policy bfloat16 replay", "mixup float32 adjoint")
@@ -39,11 +40,6 @@ def buffers(variant: Variant, batch: int, l2_bytes: int) -> list[Hot]:
     """As many of a variant's as hold more than L2."""
     first = hot(variant, batch, DEVICE)
     return [first, *(first.again() for _ in range(timing.buffer_sets(first.bytes_moved(0), l2_bytes) - 1))]
-
-
-def calls_of(sets: list[Hot]) -> int:
-    """Launches in a graph: 2 ms at 4 TB/s, every set as often."""
-    return len(sets) if DRY_RUN else len(sets) * -(-max(int(8e9 / sets[0].bytes_moved(0)), 20) // len(sets))
 
 
 def copies_of(sets: list[Hot], calls: int) -> list[Callable[[], Any]]:
@@ -92,7 +88,8 @@ def bench(name: str, l2_bytes: int) -> Iterator[dict]:
         "in_place": variant.in_place, "promised": is_promised(variant), "expected": expectation(name), **check(variant),
     }  # fmt: skip
     sets = buffers(variant, batch, l2_bytes)
-    calls, first = calls_of(sets), sets[0]
+    first = sets[0]
+    calls = timing.calls_a_graph(first.bytes_moved(0), len(sets))
     steps = [partial(sets[n % len(sets)].launch, n) for n in range(calls)]
     graphs = {COPY: timing.captured(copies_of(sets, calls), 1), name: timing.captured(steps, len(sets))}
     used = resources()
@@ -103,7 +100,7 @@ def bench(name: str, l2_bytes: int) -> Iterator[dict]:
             poison(each.out)
         graphs[name]()
         assert not any(each.out.isnan().any() for each in sets), "pixels that were not written"
-    moved, copied = first.bytes_moved(0), 2 * first.out.nbytes
+    moved, copied = mean(map(first.bytes_moved, range(min(calls, DRAWS)))), 2 * first.out.nbytes
     percent = [100 * moved / a / (copied / b) for a, b in zip(us, copy_us, strict=True)]
     yield {
         **entry, **used, "ok": True, "bytes": moved, "calls": calls, "buffer_sets": len(sets), "us": median(us),

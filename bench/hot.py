@@ -18,7 +18,7 @@ from family_cases import extras_for
 from fusedmix import launch, reference
 from fusedmix.checks import build_norm
 from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_target
-from fusedmix.recipe import Recipe
+from fusedmix.recipe import METHOD_MIXUP, Recipe
 from fusedmix.reference.augment import augment, brightest, draw_augment
 from fusedmix.reference.family import mix_family
 from fusedmix.reference.sampling import Draw, draw, pack
@@ -43,9 +43,18 @@ class Hot(NamedTuple):
         return self.variant.recipe
 
     def bytes_moved(self, seed: int) -> int:
-        """What must be read once and written once: images, FMix's ranks, labels. In place: as if all pixels changed."""
-        others = self.out, self.y, self.rows, self.extras[2]
-        return self.bytes_read(seed) + sum(t.nbytes for t in others if t is not None)
+        """What must be read once and written once: images, FMix's ranks, labels. In place: of what changes."""
+        others = sum(t.nbytes for t in (self.y, self.rows, self.extras[2]) if t is not None)
+        if self.variant.in_place:
+            return 2 * self.changed(seed) * self.x.shape[1] * self.x.itemsize + others
+        return self.bytes_read(seed) + self.out.nbytes + others
+
+    def changed(self, seed: int) -> int:
+        """Pixels of the batch that mixup or CutMix changes."""
+        height, width = self.x.shape[2:]
+        drawn = draw(self.recipe, len(self.x), height, width, seed, 0)
+        y0, x0, y1, x1 = drawn.box.unbind(1)
+        return int(torch.where(drawn.method == METHOD_MIXUP, height * width, (y1 - y0) * (x1 - x0)).sum())
 
     def bytes_read(self, seed: int) -> int:
         """Of the images; of those that are placed, what the crops hold."""

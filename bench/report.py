@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .gpu_report import against
+
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
 BEGIN, END = "<!-- speed: written by python -m bench.report -->", "<!-- end of speed -->"
@@ -97,7 +99,7 @@ def render_gpu(results: list[Json]) -> list[str]:
         found = {part: [e for e in gpu.get(part, []) if "us" in e] for part in ("bench", "variants", "recipes")}
         alone = [[f"{e['name']}, {e['method']}", *speed(e), "-"] for e in found["bench"]]
         alone += [[e["variant"], *speed(e), f"{e['expected']['margin']:.2f}" if e["expected"] else "-"]
-                  for e in found["variants"] if not e["in_place"]]  # fmt: skip
+                  for e in found["variants"]]  # fmt: skip
         recipes = [[e["recipe"], e["contender"], f"{e['images_per_s']:.0f}", f"{e['times_of_copy']:.2f}"]
                    for e in found["recipes"]]  # fmt: skip
         said = {True: "kept", False: "missed", None: "not measured"}
@@ -105,8 +107,9 @@ def render_gpu(results: list[Json]) -> list[str]:
                  for goal, p in gpu.get("promises", {}).items()]  # fmt: skip
         lines += [f"On a {gpu['environment']['gpu']}, the kernel alone (model: time to issue / time to move):", ""]
         lines += [*table(["kernel", "us", "GB/s", "% of a copy's", "model"], alone), ""]
-        for method, names, rows in against(gpu.get("contenders", [])):
-            lines += [f"{method}, times of `out.copy_(x)`:", "", *table(["", "destination", *names], rows), ""]
+        points, rivals = against(gpu.get("contenders", []))
+        rows = [[*who, *(cells.get(point, "-") for point in points)] for who, cells in rivals.items()]
+        lines += ["Times of `out.copy_(x)`:", "", *table(["method", "", "destination", *points], rows), ""] * bool(rows)
         lines += [*table(["recipe", "", "images/s", "times of a copy"], recipes), ""] * bool(recipes)
         lines += [*table(["goal", "", "missed by"], goals), ""] * bool(goals)
     return lines
@@ -114,20 +117,6 @@ def render_gpu(results: list[Json]) -> list[str]:
 
 def speed(entry: Json) -> list[str]:
     return [f"{entry['us']:.1f}", f"{entry['gb_per_s']:.0f}", f"{entry['percent_of_copy']:.1f}"]
-
-
-def against(entries: list[Json]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Per method: its points, and a row a contender with its times of a copy at each."""
-    result = []
-    timed = [e for e in entries if "us" in e]
-    for method in dict.fromkeys(e["method"] for e in timed):
-        cells: dict[tuple[str, str], dict[str, str]] = {}
-        for e in (e for e in timed if e["method"] == method):
-            cells.setdefault((e["contender"], e["destination"]), {})[e["point"]] = f"{e['times_of_copy']:.2f}"
-        points = list(dict.fromkeys(point for row in cells.values() for point in row))
-        rows = [[*who, *(row.get(point, "-") for point in points)] for who, row in cells.items()]
-        result.append((method, points, rows))
-    return result
 
 
 def render_static(static: Json | None) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu_report, plots, report
+from bench.hot import HOT, hot, small
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"gpu": "GPU", "torch": "2", "triton": "3"}
@@ -77,6 +78,13 @@ def test_hot_variants_are_checked_and_timed(tmp_path: Path) -> None:
     assert sum(e["identical"] for e in found) == 2, found  # gradients are summed in another order
 
 
+def test_bytes_that_must_move() -> None:
+    """In place mixup reads and writes every pixel, CutMix those of the boxes."""
+    names = "mixup bfloat16", "mixup bfloat16 in place", "cutmix bfloat16 in place"
+    plain, mixup, cutmix = (hot(small(HOT[name]), 4, "cpu").bytes_moved(0) for name in names)
+    assert plain == mixup > cutmix > 4 * 4 * 1000  # the rows of the targets
+
+
 def test_out_of_time_says_what_it_left_out(tmp_path: Path) -> None:
     done = run("--dry-run", "--only", "smoke,growth", "--minutes", "0", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,7 +133,7 @@ def test_readme_has_the_results_of_a_gpu() -> None:
     recipe = {"recipe": "DeiT", "contender": "fusedmix", "images_per_s": 1e6, "times_of_copy": 0.9, "us": 1.0}
     lines = report.render_gpu([{**found, "recipes": [recipe]}])
     assert "| mixup bfloat16 | 40.0 | 4000 | 97.0 | 0.40 |" in lines
-    assert "| torch.compile x | fresh | 1.70 |" in lines
+    assert "| mixup | torch.compile x | fresh | 1.70 |" in lines
     assert "| DeiT | fusedmix | 1000000 | 0.90 |" in lines
     assert "| one launch a call | kept | - |" in lines
     assert "not measured" in "".join(report.render_gpu([]))
