@@ -1,9 +1,9 @@
 """A search over the launch table (kernels/config.py): tile size, tiles a program, warps, registers, stages.
 
 Per hot variant. The table predicts that its own entry is the best; every other candidate is measured beside it, first
-all of them in few rounds, then the best in many. Programs that walk down rows (resized crops) are also held to whole
-tiles, to walks of other lengths and to walks that do not ask for the row that comes next. A winner has to give the same
-bits.
+all of them in few rounds, then the best in many. Tiles that are rows or rectangles (resized and turned images) are also
+held to tiles of pixels in order, walks down rows to walks of other lengths and to walks that do not ask for the row that
+comes next. A winner has to give the same bits.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
     block: int | None = None
     tiles: int | None = None
     num_warps: int | None = None
-    walked: int | None = None  # pixels of a thread that walks down rows, in all images; 0: whole tiles
+    walked: int | None = None  # pixels of a thread that walks down rows, in all images; 0: tiles of pixels in order
     prefetches: bool = True
     capped: bool = True  # registers, by the table
     num_stages: int | None = None
@@ -60,7 +60,7 @@ class Candidate(NamedTuple):
                 f"{self.block // (WARP * self.num_warps)} a thread x {self.num_warps} warps x {self.tiles} tiles"
             )
         if self.walked is not None:
-            said.append(f"walks of {self.walked} pixels a thread" if self.walked else "whole tiles")
+            said.append(f"walks of {self.walked} pixels a thread" if self.walked else "tiles of pixels in order")
         said += ["no prefetch"] * (not self.prefetches) + ["registers not capped"] * (not self.capped)
         said += [f"{self.num_stages} stages"] if self.num_stages else []
         return ", ".join(said) or "the table's"
@@ -91,20 +91,20 @@ def tuned(candidate: Candidate) -> Iterator[None]:
 
     changed: dict[str, Any] = {"prepare": by(launch.prepare), "prepare_augment": by(launch.prepare_augment)}
     if candidate.walked == 0:
-        changed["walks_rows"] = lambda shape: False
+        changed["has_rectangles"] = lambda shape: False
     walked = candidate.walked or config.WALKED_PIXELS
     with patch.multiple(launch, _prepared={}, **changed), patch.object(config, "WALKED_PIXELS", walked):
         yield
 
 
 def table_entry(variant: Variant) -> dict[str, int]:
-    """What the table launches: BLOCK, TILES, VEC, WALKS and warps."""
+    """What the table launches: BLOCK, TALL, TILES, VEC, WALKS and warps."""
     few = hot(variant, 2, DEVICE)
     with tuned(TABLE), patch.object(launch, "run", lambda *_: None):
         few.launch(SEED)
         (prepared,) = launch._prepared.values()
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
-    found = {name: int(constants.get(name, 0)) for name in ("BLOCK", "TILES", "VEC", "WALKS", "PREFETCHES")}
+    found = {name: int(constants.get(name, 0)) for name in ("BLOCK", "TALL", "TILES", "VEC", "WALKS", "PREFETCHES")}
     return {**found, "num_warps": prepared.options["num_warps"]}
 
 
@@ -128,7 +128,8 @@ def candidates(variant: Variant) -> list[Candidate]:
     def distance(one: tuple[int, int, int]) -> tuple[int, ...]:
         return sum(abs(a.bit_length() - b.bit_length()) for a, b in zip(one, now, strict=True)), *one
 
-    return [TABLE, *(Candidate(*one) for one in sorted(found - {now}, key=distance))]
+    flat = [Candidate(walked=0)] if entry["TALL"] else []
+    return [TABLE, *flat, *(Candidate(*one) for one in sorted(found - {now}, key=distance))]
 
 
 def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:

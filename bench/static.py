@@ -319,8 +319,8 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
     idle = 1.0  # threads per thread that has pixels, where tiles are wider than rows
-    if constants.get("WALKS"):
-        idle = constants["STRIDE"] * constants["BLOCK"] / constants["W"]
+    if tall := constants.get("TALL"):
+        idle = constants["STRIDE"] * constants["BLOCK"] / (tall * constants["W"])
     code, stores = disassemble(kernel), round(elements * idle * itemsize / (store_bytes * threads))
 
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.

@@ -17,7 +17,7 @@ from .kernels.augment import augment_kernel
 from .kernels.family import family_kernel
 from .kernels.mix import mix_kernel
 from .layout import is_channels_last
-from .recipe import BEYOND_EDGE, EXACT, PERMUTE, Geometry, Recipe, method_of, side_range, smoothed_on_off
+from .recipe import BEYOND_EDGE, BEYOND_FILL, EXACT, PERMUTE, Geometry, Recipe, method_of, side_range, smoothed_on_off
 from .reference.augment import brightest
 from .reference.regions import grid_centre
 
@@ -136,10 +136,10 @@ class Layout(NamedTuple):
     constants: dict[str, Any]
 
 
-def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, walks: bool = False) -> Layout:
+def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, tall: int = 0) -> Layout:
     """elements: those of a sample of the result that programs walk over, in rows of `row` (0: of any length).
 
-    walks: tile by tile down the rows, so that a tile is a row's, or a part of one.
+    tall: rows of tiles that are rectangles, which programs walk from one to that below it.
     """
     recipe, batch = shape.recipe, shape.x_shape[0]
     form, columns = target_form(recipe, shape.target_shape)
@@ -151,9 +151,9 @@ def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, walk
     row_programs = cdiv(batch, rows) * cdiv(columns, block_k) if writes_plan or form != TARGET_NONE else 0
 
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not shape.replay  # else the lower sample owns the pair
-    if walks:
-        stride = cdiv(row, launch.block)
-        tiles = stride * cdiv(elements, row)
+    if tall:
+        stride = cdiv(row, launch.block // tall)
+        tiles = stride * cdiv(elements, row * tall)
     else:
         tiles = cdiv(elements, launch.block)
         stride = tile_stride(row, launch.block, tiles)
@@ -246,13 +246,20 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def walks_rows(shape: Shape) -> bool:
-    """Whether FusedAugment's programs walk down the rows of a result: crops of bytes that are resized, not turned."""
+def has_rectangles(shape: Shape) -> bool:
+    """Whether FusedAugment's tiles are rectangles: of bytes between which values are interpolated."""
     geometry, (height, width) = shape.geometry, shape.x_shape[2:]
     assert geometry is not None
-    straight = geometry.bilinear and not geometry.turns and geometry.beyond == BEYOND_EDGE
+    between = geometry.bilinear and geometry.beyond in (BEYOND_EDGE, BEYOND_FILL)
     fits = (geometry.height + config.WALKED_PIXELS) * geometry.width < 2**31  # the last program's rows past the end
-    return straight and fits and shape.x_dtype == torch.uint8 and height > 1 and width > 1
+    return between and fits and shape.x_dtype == torch.uint8 and height > 1 and width > 1
+
+
+def walks_rows(shape: Shape) -> bool:
+    """Whether FusedAugment's programs walk down the rows of a result: crops that are resized, not turned."""
+    geometry = shape.geometry
+    assert geometry is not None
+    return has_rectangles(shape) and not geometry.turns and geometry.beyond == BEYOND_EDGE
 
 
 def prepare_augment(
@@ -268,14 +275,17 @@ def prepare_augment(
     most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
     warp, walks = 64 if hip else 32, walks_rows(shape)
     heavy = is_heavy(recipe) or geometry.color or walks or (geometry.bilinear and family["MIXES"])
-    vector = config.vector_elements(geometry.width if walks else pixels, itemsize, most)
+    tilts = geometry.turns and has_rectangles(shape)
+    vector = config.vector_elements(geometry.width if walks or tilts else pixels, itemsize, most)
     if launch is None and walks:
         least = 4 if family["NOISY"] else 1  # noise is drawn by fours
         launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least)
     elif launch is None:
         few = heavy or geometry.bilinear
         launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few)
-    layout = layout_of(shape, launch, pixels, geometry.width, walks)
+    vector = min(vector, launch.block)
+    tall = config.rectangle_for(geometry.width, launch.block, vector) if tilts else int(walks)
+    layout = layout_of(shape, launch, pixels, geometry.width, tall)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = (
         batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
@@ -287,7 +297,7 @@ def prepare_augment(
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=min(vector, launch.block), WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED), **family,
+        VEC=vector, TALL=tall, WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED), **family,
         **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)

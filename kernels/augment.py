@@ -4,6 +4,7 @@ The first `row_programs` programs write the rows of the targets and of the plan,
 TILES tiles of BLOCK pixels of a sample pair, or of one sample, with all their channels. Each image is sampled once, by
 its own map, for itself and for its partner. Where byte images are resized but not turned (WALKS), a tile is a row's or
 a part of one, and the next is of the row below: it goes on from the two rows of the source that the last lay between.
+Where they turn, tiles are rectangles of TALL rows, most of which lie inside the source and need no care for its edges.
 
 Traffic: every byte of the result is written once; of the input, what the crops hold is read once from memory (pixels
 of a tile lie close together, taps of neighbours meet in the cache).
@@ -31,7 +32,7 @@ from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
-from .taps import between_columns, column_place, places_of_row, sampled, walked
+from .taps import between_columns, column_place, inner_tiles, places_of_row, sampled, walked
 from .tiles import family_values, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
@@ -206,20 +207,23 @@ def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
 
 @triton.jit
 def picture(
-    at, upper, below, x, map, limits, coloring, y, column, row, left, right, places, needed, fill_ptr,
+    at, upper, below, x, map, limits, coloring, y, column, row, left, right, places, inner, needed, fill_ptr,
     C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
     BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
-    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`; places: see `walked`.
+    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`; places: see `walked`;
+    inner: see `sampled`.
     """
     if WALKS:
         v, _ = located(map, row, row, False)
         place, _ = held(v - 0.5, limits[0], limits[2])
         at, upper, below, value = walked(at, upper, below, x, place, left, right, places, C, IN_H, IN_W, IN_LAST)
     else:
-        value = sampled(x, map, limits, y, column, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS)
+        value = sampled(
+            x, map, limits, y, column, inner, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS
+        )  # fmt: skip
     if COLOR:
         value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST)
     return at, upper, below, value
@@ -255,8 +259,9 @@ def augment_kernel(
     BEYOND: tl.constexpr,
     LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
     MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
-    WALKS: tl.constexpr, PREFETCHES: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
-    STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    WALKS: tl.constexpr, PREFETCHES: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr,
+    TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
+    INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -266,7 +271,9 @@ def augment_kernel(
     PIXELS: tl.constexpr = H * W
     R: tl.constexpr = BLOCK // VEC
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT
-    NEXT_TILE: tl.constexpr = W if WALKS else STRIDE * BLOCK
+    NEXT_TILE: tl.constexpr = TALL * W if TALL else STRIDE * BLOCK
+    WIDE: tl.constexpr = BLOCK // max(TALL, 1)  # a rectangle's columns
+    RUNS: tl.constexpr = WIDE // VEC  # in a row of it
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
     fills = fill_ptr, table_ptr
@@ -291,11 +298,15 @@ def augment_kernel(
         # itself and its partner.
         q = (pid - row_programs) // sample_programs
         tile = (pid - row_programs) % sample_programs
-        first, lot = tile // STRIDE * TILES, tile % STRIDE * BLOCK
-        begin = first * W + lot if WALKS else first * (STRIDE * BLOCK) + lot
-        corner = lot if WALKS else None
-        run = tl.arange(0, R)[:, None] * VEC
-        start, lane = begin + run, tl.arange(0, VEC)[None, :]
+        first, lot = tile // STRIDE * TILES, tile % STRIDE * WIDE  # of tiles; an element, a column of a rectangle
+        begin = first * NEXT_TILE + lot
+        corner = lot if TALL else None
+        run, lane = tl.arange(0, R)[:, None], tl.arange(0, VEC)[None, :]
+        line = run * 0  # of the run, in a rectangle
+        if TALL > 1:
+            run, line = run % RUNS, run // RUNS
+        run *= VEC
+        start = begin + (line * W + run if TALL > 1 else run)
         i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
@@ -334,9 +345,14 @@ def augment_kernel(
         left_i, right_i, left_j, right_j = 0, 0, 0, 0
         at_i, at_j, upper_i, below_i, upper_j, below_j = 0, 0, (), (), (), ()
         places_i, places_j = None, None
-        if WALKS:
+        if TALL:
             column = lot + run
-            inside = column < W
+            end_i, end_j = tl.where(column < W, owned, 0), tl.where(column < W, owned_j, 0)
+        if TALL > 1:
+            since_i, many_i = inner_tiles(map_i, limits_i, first, lot, TILES, TALL, WIDE)
+            if MIXES:
+                since_j, many_j = inner_tiles(map_j, limits_j, first, lot, TILES, TALL, WIDE)
+        if WALKS:
             at_i, at_j = -2, -2  # no row, nor above one
             left_i, right_i = between_columns(column_place(map_i, limits_i, column + lane), IN_W)
             upper_i = padded((), tl.zeros([R, VEC], tl.float32), 0, C)
@@ -348,16 +364,23 @@ def augment_kernel(
                 upper_j, below_j = upper_i, upper_i
                 if PREFETCHES:
                     places_j = places_of_row(left_j, C, IN_H, IN_W, IN_LAST)
-        if WALKS:
-            todo = tl.where(owned > 0, H - first, 0)
+        if TALL:
+            todo = tl.where(owned > 0, (H + (TALL - 1)) // TALL - first, 0)
         else:
             todo = (tl.maximum(owned - begin, 0) + (NEXT_TILE - 1)) // NEXT_TILE
         for step in range(tl.minimum(todo, TILES)):
             pixel = start + lane
-            row = first + step
-            if WALKS:
-                mask, store_j = inside, column < tl.where(owned_j > 0, W, 0)
-                place, y, element, along = row, row + run * 0, column, lane
+            row = (first + step) * TALL
+            inner_i, inner_j = None, None
+            if TALL:
+                mask, store_j = end_i > 0, end_j > 0
+                if H % TALL != 0:
+                    mask, store_j = start < end_i, start < end_j
+                place, y, element, along = row, row + line, column, lane
+                if TALL > 1:
+                    inner_i = (step - since_i).to(tl.uint32) < many_i.to(tl.uint32)
+                    if MIXES:
+                        inner_j = (step - since_j).to(tl.uint32) < many_j.to(tl.uint32)
             else:
                 mask, store_j = start < owned, start < owned_j
                 place, y = begin, (start // W) if W % VEC == 0 else (pixel // W)
@@ -367,8 +390,8 @@ def augment_kernel(
             if field_ptr is not None:
                 ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
             at_i, upper_i, below_i, own = picture(
-                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, places_i, None,
-                beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
+                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, places_i, inner_i,
+                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -381,7 +404,8 @@ def augment_kernel(
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 at_j, upper_j, below_j, other = picture(
                     at_j, upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, row, left_j, right_j, places_j,
-                    needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS and PAIRED,
+                    inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
+                    WALKS and PAIRED,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):
@@ -392,7 +416,7 @@ def augment_kernel(
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
-                    VEC % 4 == 0, W, 1, R, VEC, C,
+                    VEC % 4 == 0, W, 1, R, VEC, TALL, C,
                 )  # fmt: skip
                 for c in tl.static_range(C):
                     store_channel(
@@ -401,7 +425,7 @@ def augment_kernel(
             values = family_values(
                 own, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
                 ranks_i, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
-                VEC % 4 == 0, W, 1, R, VEC, C,
+                VEC % 4 == 0, W, 1, R, VEC, TALL, C,
             )  # fmt: skip
             for c in tl.static_range(C):
                 store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)

@@ -56,6 +56,12 @@ def vector_elements(sample_elements: int, itemsize: int, most: int = 16) -> int:
     return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize, most))
 
 
+def rectangle_for(width: int, block: int, vector: int) -> int:
+    """Rows of tiles of `block` pixels that are rectangles of some columns: as wide as wastes little beyond `width`."""
+    columns = [side for side in (32, 16, 8) if vector <= side < block] or [block]
+    return block // min(columns, key=lambda side: -(-width // side) * side)
+
+
 def walk_for(width: int, warp_size: int = 32, images: int = 2, least: int = 1) -> tuple[Launch, int]:
     """Launch of programs that walk down the rows of a result, a tile of a row at a time, and the pixels of a thread.
 

@@ -56,23 +56,30 @@ def tapped(
 
 
 @triton.jit
-def whole_steps(share):
-    """A share of the way between two pixels, rounded to whole steps, halves to even."""
-    return ((share * TAP_STEPS + ROUNDER) - ROUNDER) * (1.0 / TAP_STEPS)
+def rounded_steps(share):
+    """A share of the way between two pixels in whole steps, halves to even; plus ROUNDER."""
+    return tl.fma(share, TAP_STEPS, ROUNDER)
 
 
 @triton.jit
-def between_columns(u, IN_W: tl.constexpr):
-    """(left column, how far right of it in whole steps, halves to even) of places u from the first column's centre."""
-    left = tl.minimum(tl.floor(u), IN_W - 2.0)
-    return small_int(left), ((u - left) * TAP_STEPS + ROUNDER).to(tl.int32, bitcast=True) - ROUNDER_BITS
+def between_columns(u, IN_W: tl.constexpr, INNER: tl.constexpr = False):
+    """(left column, how far right of it in whole steps) of places u from the first column's centre.
+
+    INNER: no place is as far as the last column.
+    """
+    left = tl.floor(u)
+    if not INNER:
+        left = tl.minimum(left, IN_W - 2.0)
+    return small_int(left), rounded_steps(u - left).to(tl.int32, bitcast=True) - ROUNDER_BITS
 
 
 @triton.jit
-def between_rows(v, IN_H: tl.constexpr):
-    """(upper row, how far below it in whole steps) of places v from the first row's centre."""
-    top = tl.minimum(tl.floor(v), IN_H - 2.0)
-    return small_int(top), whole_steps(v - top)
+def between_rows(v, IN_H: tl.constexpr, INNER: tl.constexpr = False):
+    """(upper row, how far below it in whole steps) of places v from the first row's centre. INNER: as with columns."""
+    top = tl.floor(v)
+    if not INNER:
+        top = tl.minimum(top, IN_H - 2.0)
+    return small_int(top), rounded_steps(v - top) - ROUNDER
 
 
 @triton.jit
@@ -93,21 +100,23 @@ def unweighed(value):
 
 @triton.jit
 def between_bytes(
-    x, v, left, right, needed, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
+    x, v, u, needed, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
     """Byte images between the centres of four pixels, all of which are there: C float32 tensors.
 
-    v: places from the first row's centre; left, right: of `between_columns`. One address serves all four neighbours: at
-    an edge the outer two get the weight 0 or 1. Everything is exact but the last `fma`, which rounds once.
+    v, u: places from the first pixel's centre. One address serves all four neighbours: at an edge the outer two get the
+    weight 0 or 1. Everything is exact but the last `fma`, which rounds once.
     """
     NEXT: tl.constexpr = C if IN_LAST else 1
-    top, low = between_rows(v, IN_H)
+    top, low = between_rows(v, IN_H, INNER)
+    left, right = between_columns(u, IN_W, INNER)
     here = x + (top * IN_W + left) * NEXT
     value = ()
     for k in tl.static_range(C):
         spot = here + k * (1 if IN_LAST else IN_H * IN_W)
         upper, lower = weighed(spot, right, needed, NEXT), weighed(spot + IN_W * NEXT, right, needed, NEXT)
-        value = value + (tl.fma(low * (1.0 / TAP_STEPS), lower - upper, unweighed(upper)),)
+        value = value + (tl.fma(low * (1.0 / (TAP_STEPS * TAP_STEPS)), lower - upper, unweighed(upper)),)
     return value
 
 
@@ -156,6 +165,7 @@ def walked(
     """
     NEXT_ROW: tl.constexpr = IN_W * C if IN_LAST else IN_W
     top, low = between_rows(v, IN_H)
+    low *= 1.0 / TAP_STEPS
     at = tl.where((top - at).to(tl.uint32) > 2, top - 2, at)
     while at != top:
         at += 1
@@ -184,7 +194,10 @@ def between_any(
     low, far = v - top, u - left
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     if BYTES:
-        low, far = whole_steps(low), whole_steps(far)
+        low, far = (
+            (rounded_steps(low) - ROUNDER) * (1.0 / TAP_STEPS),
+            (rounded_steps(far) - ROUNDER) * (1.0 / TAP_STEPS),
+        )
     r, c = top.to(tl.int32), left.to(tl.int32)
     spot_a, there_a = spot(x, r, c, limits, C, IN_W, IN_LAST, BEYOND)
     spot_b, there_b = spot(x, r, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
@@ -220,27 +233,68 @@ def column_place(map, limits, column):
 
 
 @triton.jit
+def inner_tiles(
+    map, limits, first, lot, TILES: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """(the first, how many) of a program's tiles whose pixels all lie between pixels that may be read.
+
+    Tiles of TALL x WIDE pixels below each other, from the row of tiles `first` and column `lot` on. What `located`
+    computes rises or falls along rows and columns, however it is rounded: the tiles' corners decide, as it has them.
+    """
+    COUNT: tl.constexpr = triton.next_power_of_2(TILES)
+    step = tl.arange(0, COUNT)
+    upper = (first + step) * TALL
+    left = step * 0 + lot
+    inside = step < TILES
+    for side in tl.static_range(2):  # rows, then columns
+        low = step.to(tl.float32) * 0.0 + float("inf")
+        high = -low
+        for corner in tl.static_range(4):
+            places = located(map, upper + corner // 2 * (TALL - 1), left + corner % 2 * (WIDE - 1), True)
+            low, high = tl.minimum(low, places[side] - 0.5), tl.maximum(high, places[side] - 0.5)
+        inside = inside & (low >= limits[side].to(tl.float32)) & (high < (limits[side + 2] - 1).to(tl.float32))
+    return tl.min(tl.where(inside, step, COUNT), 0), tl.sum(inside.to(tl.int32), 0)
+
+
+@triton.jit
+def faded(
+    x, v, u, limits, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
+):  # fmt: skip
+    """`between_bytes` of any places: those beyond the edge are held there, or fade into the fill from there on."""
+    row, row_cover = held(v, limits[0], limits[2])
+    place, column_cover = held(u, limits[1], limits[3])
+    if IN_H > 1 and IN_W > 1:
+        value = between_bytes(x, row, place, needed, C, IN_H, IN_W, IN_LAST, False)
+    else:
+        value = between_any(x, row, place, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_EDGE)
+    if BEYOND == BEYOND_FILL:
+        missing = 1.0 - row_cover * column_cover
+        inner, value = value, ()
+        for k in tl.static_range(C):
+            value = value + (inner[k] + missing * (tl.load(fill_ptr + k) - inner[k]),)
+    return value
+
+
+@triton.jit
 def sampled(
-    x, map, limits, y, column, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
+    x, map, limits, y, column, inner, needed, fill_ptr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
     IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr, TURNS: tl.constexpr,
 ):  # fmt: skip
-    """The pixels (y, column) of an image as it is placed: a tuple of C float32 tensors."""
+    """The pixels (y, column) of an image as it is placed: a tuple of C float32 tensors.
+
+    inner: whether all of them are of `inner_tiles`, a scalar; None where that is not known.
+    """
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     v, u = located(map, y, column, TURNS)
     if BILINEAR and BYTES and (BEYOND == BEYOND_EDGE or BEYOND == BEYOND_FILL):
         v, u = v - 0.5, u - 0.5
-        row, row_cover = held(v, limits[0], limits[2])
-        place, column_cover = held(u, limits[1], limits[3])
-        if IN_H > 1 and IN_W > 1:
-            left, right = between_columns(place, IN_W)
-            value = between_bytes(x, row, left, right, needed, C, IN_H, IN_W, IN_LAST)
+        if inner is None:
+            value = faded(x, v, u, limits, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND)
+        elif inner:
+            value = between_bytes(x, v, u, needed, C, IN_H, IN_W, IN_LAST, True)
         else:
-            value = between_any(x, row, place, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND_EDGE)
-        if BEYOND == BEYOND_FILL:
-            missing = 1.0 - row_cover * column_cover
-            inner, value = value, ()
-            for k in tl.static_range(C):
-                value = value + (inner[k] + missing * (tl.load(fill_ptr + k) - inner[k]),)
+            value = faded(x, v, u, limits, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND)
     elif BILINEAR:
         value = between_any(x, v - 0.5, u - 0.5, limits, needed, fill_ptr, C, IN_W, IN_H * IN_W, IN_LAST, BEYOND)
     else:

@@ -88,17 +88,20 @@ def taken_by(
 
 
 @triton.jit
-def touches(slots, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr):
+def touches(
+    slots, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr
+):  # fmt: skip
     """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on.
 
-    lot: None, or the tile's first column, if it lies in one row, which `place` then is; other columns count as well.
+    lot: None, or the first column of a tile that is a rectangle of TALL rows, the first of which `place` then is; other
+    columns count as well.
     """
     touched = place < 0
     for box in tl.static_range(COUNT):
         y0, x0, y1, x1 = slots[4 * box], slots[4 * box + 1], slots[4 * box + 2], slots[4 * box + 3]
         if lot is not None:
-            here = (lot < x1) & (lot + BLOCK > x0)
-            touched |= (place >= tl.where(here, y0, H)) & (place < y1)
+            here = (lot < x1) & (lot + BLOCK // TALL > x0)
+            touched |= (place + (TALL - 1) >= tl.where(here, y0, H + TALL)) & (place < y1)
         else:
             end = place + BLOCK
             first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
@@ -169,13 +172,14 @@ def shrunk_partner(
 
 @triton.jit
 def is_near(
-    slots, method, place, lot, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr
+    slots, method, place, lot, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr,
+    TALL: tl.constexpr,
 ):  # fmt: skip
     """Whether the choice CODE has made a region, and that may lie in the tile of BLOCK elements from `place` on."""
     METHOD: tl.constexpr = method_of(CODE)
     near = method == METHOD
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
-        near = near & touches(slots, place, lot, count_of(CODE), H, ROW, BLOCK)
+        near = near & touches(slots, place, lot, count_of(CODE), H, ROW, BLOCK, TALL)
     if METHOD == METHOD_HIDE:
         near = near & (slots[3] > 0)
     return near
@@ -186,14 +190,14 @@ def replace_region(
     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
     CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
     METHOD: tl.constexpr = method_of(CODE)
     slots, _, code, divisors = region
     method = code & 0xFF
     if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
-        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC):
+        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC, TALL):
             taken = taken_by_one(
                 slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
             )
@@ -228,14 +232,14 @@ def family_values(
     CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, COUNT: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
 
     own, other, channels: tuples with an entry a tile. Which method a sample has and whether a region lies in a tile are
     scalars: a branch each, so that a tile costs what is done to it, however long the list.
 
-    place, lot: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
+    place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
     """
     values = own
     if BLENDS:  # noqa: SIM102
@@ -251,12 +255,13 @@ def family_values(
     for k in tl.static_range(N):
         values = replace_region(
             values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
-            CHOICES[k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+            CHOICES[k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL,
+            COUNT,
         )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
             values, other, x_other, erased, place, lot, first, element, along, y, x, 0, channels, fills, ERASE,
-            False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, COUNT,
+            False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
         )  # fmt: skip
     return values
 
