@@ -1,9 +1,9 @@
 """A search over the launch table (kernels/config.py): tile size, tiles a program, warps, registers, stages.
 
 Per hot variant. The table predicts that its own entry is the best; every other candidate is measured beside it, first
-all of them in few rounds, then the best in many. Tiles that are rows or rectangles (resized and turned images) are also
-held to tiles of pixels in order, walks down rows to walks of other lengths and to walks that do not ask for the row that
-comes next. A winner has to give the same bits.
+all of them in few rounds, then the best in many: more and fewer programs for the batch, other tiles. Tiles that are
+rows or rectangles (resized and turned images) are also held to tiles of pixels in order, walks down rows to walks of
+other lengths and to walks that do not ask for the row that comes next. A winner has to give the same bits.
 """
 
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ from fusedmix.kernels import config
 
 WARP = 32
 WARPS, TILES = ((4,), (1, 2)) if DRY_RUN else ((2, 4, 8), (2, 4, 8, 16))
+WAVES = (2,) if DRY_RUN else (1, 2, 6)  # beside the table's
 WALKED = (8,) if DRY_RUN else (64, 128, 512)  # pixels of a thread that walks, beside the table's
 MOST = 32  # elements of a thread
 SCREENING, FINAL, FINALISTS = (1, 1, 2) if DRY_RUN else (5, 25, 4)  # rounds, rounds, candidates
@@ -49,6 +50,7 @@ class Candidate(NamedTuple):
     tiles: int | None = None
     num_warps: int | None = None
     walked: int | None = None  # pixels of a thread that walks down rows, in all images; 0: tiles of pixels in order
+    waves: int | None = None  # of programs, at the least, where there are tiles enough
     prefetches: bool = True
     capped: bool = True  # registers, by the table
     num_stages: int | None = None
@@ -61,6 +63,7 @@ class Candidate(NamedTuple):
             )
         if self.walked is not None:
             said.append(f"walks of {self.walked} pixels a thread" if self.walked else "tiles of pixels in order")
+        said += [f"{self.waves} waves"] if self.waves else []
         said += ["no prefetch"] * (not self.prefetches) + ["registers not capped"] * (not self.capped)
         said += [f"{self.num_stages} stages"] if self.num_stages else []
         return ", ".join(said) or "the table's"
@@ -92,8 +95,10 @@ def tuned(candidate: Candidate) -> Iterator[None]:
     changed: dict[str, Any] = {"prepare": by(launch.prepare), "prepare_augment": by(launch.prepare_augment)}
     if candidate.walked == 0:
         changed["has_rectangles"] = lambda shape: False
-    walked = candidate.walked or config.WALKED_PIXELS
-    with patch.multiple(launch, _prepared={}, **changed), patch.object(config, "WALKED_PIXELS", walked):
+    elif candidate.walked:
+        changed["programs_at_once"] = lambda *_: 0  # so long, whatever the batch
+    table = {"WALKED_PIXELS": candidate.walked or config.WALKED_PIXELS, "WAVES": candidate.waves or config.WAVES}
+    with patch.multiple(launch, _prepared={}, **changed), patch.multiple(config, **table):
         yield
 
 
@@ -111,8 +116,9 @@ def table_entry(variant: Variant) -> dict[str, int]:
 def candidates(variant: Variant) -> list[Candidate]:
     """The table's entry, then the others, those close to it first."""
     entry = table_entry(variant)
+    waves = [Candidate(waves=n) for n in WAVES]
     if entry["WALKS"]:
-        lengths = [TABLE, *(Candidate(walked=n) for n in WALKED)]
+        lengths = [TABLE, *waves, *(Candidate(walked=n) for n in WALKED)]
         quiet = [c._replace(prefetches=False) for c in lengths] if entry["PREFETCHES"] else []
         others = [Candidate(walked=0), *(Candidate(4 * WARP * w, t, w, 0) for w, t in product(WARPS, TILES))]
         return [*lengths, others[0], *quiet, *others[1:]]
@@ -129,7 +135,7 @@ def candidates(variant: Variant) -> list[Candidate]:
         return sum(abs(a.bit_length() - b.bit_length()) for a, b in zip(one, now, strict=True)), *one
 
     flat = [Candidate(walked=0)] if entry["TALL"] else []
-    return [TABLE, *flat, *(Candidate(*one) for one in sorted(found - {now}, key=distance))]
+    return [TABLE, *waves, *flat, *(Candidate(*one) for one in sorted(found - {now}, key=distance))]
 
 
 def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:

@@ -14,6 +14,10 @@ takes the longest way through all branches: a bound. Where it is above 1, `expec
 tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
 is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
 the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
+
+Besides, per target what a multiprocessor's programs read of images before they wait ("KiB in flight", from registers),
+and per GPU how often programs of FULL images follow each other on it ("waves"): few of either leave memory idle, which
+`margin` does not know.
 """
 
 import argparse
@@ -26,6 +30,9 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
 
 from .paths import ROOT, Chain, place, share_of
 
@@ -41,14 +48,16 @@ class Gpu(NamedTuple):
     fp32_lanes: int  # 64 of them also multiply integers
 
 
-# SMs, lanes, clocks and peak bandwidths from NVIDIA's data sheets; the H200's bandwidth is a measured copy.
+# SMs, lanes, clocks and peak bandwidths from NVIDIA's data sheets; the H200's bandwidth is a measured copy. The B200's
+# is that of the Blackwell data sheet, 7.7 TB/s; a driver's bus of 7680 bits at 3996 MHz makes 7.67 (pytorch/ao#4002).
 GPUS = {
     "A100 80 GB": Gpu("sm_80", 108, 1.41, 2.04e12, 64, 64),
     "H100 SXM": Gpu("sm_90", 132, 1.98, 3.35e12, 64, 128),
     "H200": Gpu("sm_90", 132, 1.98, 4.3e12, 64, 128),
-    "B200": Gpu("sm_100", 148, 1.965, 8.0e12, 64, 128),
+    "B200": Gpu("sm_100", 148, 1.965, 7.7e12, 64, 128),
 }
 REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
+FULL = 256  # images
 
 SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND")  # F2FP, which packs two halves, runs with the logic ones
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDC", "ATOM", "RED")
@@ -314,7 +323,8 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     programs = prepared.grid[0] - prepared.numbers[1]
     recipe = variant.recipe
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not variant.replay
-    working = programs if by_pair or not recipe.is_paired else programs / 2  # the upper sample's programs do nothing
+    launched = 1 if by_pair or not recipe.is_paired else 2  # to one that works: the upper sample's do nothing
+    working = programs / launched
     elements = sample * variant.shape[0] / working  # written by a working program
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
@@ -331,22 +341,39 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     per_element = spread({})
     warps = threads // 32
     resident = min(MAX_BLOCKS, MAX_WARPS // warps, REGISTERS // (report["registers"] * threads))
+    tile = constants["BLOCK"] * (1 if geometry is None else variant.shape[1]) * variant.images
     accesses = {**{("load", k): v for k, v in report["loads"].items()},
                 **{("store", k): v for k, v in report["stores"].items()}}  # fmt: skip
     wide = sum(v for (_, width), v in accesses.items() if width == "128") / sum(accesses.values())
     moved = bytes_per_element(variant)
     result = {
         "registers": report["registers"], "occupancy": round(resident * warps / MAX_WARPS, 2),
+        "KiB in flight": round(resident * tile * variant.x_dtype.itemsize / 1024, 1),
         "wide accesses": round(wide, 2), "bytes per element": moved,
         "instructions per element": {k: round(v, 2) for k, v in per_element.items()},
     }  # fmt: skip
     for name, gpu in GPUS.items():
         if gpu.target == target:
             margin, limit = margin_of(per_element, moved, gpu)
-            result[name] = {"margin": margin, "busiest": limit}
+            waves = programs_for(variant, gpu) / launched / gpu.sms / resident
+            result[name] = {"margin": margin, "busiest": limit, "waves": round(waves, 2)}
             if shares and margin >= 1:
                 result[name]["expected"] = margin_of(spread(shares), moved, gpu)[0]
     return result
+
+
+def programs_for(variant: Any, gpu: Gpu) -> int:
+    """Those that a GPU launches for FULL images of a variant."""
+    from codegen import prepared_for, shape_of
+
+    from fusedmix import launch
+
+    shape = shape_of(variant)
+    rows = shape.target_shape and torch.Size((FULL, *shape.target_shape[1:]))
+    full = shape._replace(device=0, x_shape=torch.Size((FULL, *shape.x_shape[1:])), target_shape=rows)
+    with patch.object(launch, "multiprocessors", lambda _: gpu.sms):
+        prepared = prepared_for(full)
+    return prepared.grid[0] - prepared.numbers[1]
 
 
 def model() -> dict[str, Any]:

@@ -83,16 +83,18 @@ def target_form(recipe: Recipe, target_shape: torch.Size | None) -> tuple[int, i
 
 def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None) -> Prepared:
     """Grid, numbers and compile-time constants of a launch; `launch` overrides the launch table."""
-    recipe, batch = shape.recipe, shape.x_shape[0]
+    recipe = shape.recipe
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
     most = most_elements(recipe)
-    launch = launch or config.launch_for(
-        elements, *itemsizes, 64 if hip else 32, most, images_of(recipe), is_heavy(recipe)
-    )
+    heavy, at_once = is_heavy(recipe), 0
+    if launch is None:
+        vectors = 2 if fits_two_vectors(shape) else 1
+        launch = config.launch_for(elements, *itemsizes, 64 if hip else 32, most, images_of(recipe), heavy, vectors)
+        at_once = programs_at_once(shape.device, launch, heavy)
 
     row = shape.x_shape[-1] * (shape.x_shape[1] if shape.out_last else 1)
-    layout = layout_of(shape, launch, elements, row if recipe.choices else 0)
+    layout = layout_of(shape, launch, elements, row if recipe.choices else 0, at_once=at_once)
     transpose = 0 if shape.x_last == shape.out_last else (1 if shape.out_last else 2)
     by_channel = shape.has_norm or transpose != 0 or (shape.out_last and recipe.has_box) or bool(recipe.choices)
     channels = shape.x_shape[1] if by_channel else 1
@@ -102,10 +104,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     lo_h, count_h = side_range(recipe.minmax_lo, recipe.minmax_hi, height)
     lo_w, count_w = side_range(recipe.minmax_lo, recipe.minmax_hi, width)
 
-    sizes = (
-        batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
-        elements // align,
-    )  # fmt: skip
+    sizes = sizes_of(shape, layout, align, elements)
     constants = dict(
         ALIGN=align, C=channels, H=height, W=width, PIXELS=max(pixels, 1),
         SKIP=shape.in_place and not shape.has_norm, TRANSPOSE=transpose,
@@ -123,7 +122,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
             HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
             ADJOINT=recipe.adjoint, ON_WORDS=shape.on_words and align % 4 == 0,
         )  # fmt: skip
-    return prepared_of(kernel, layout, numbers, constants, launch, is_heavy(recipe), hip)
+    return prepared_of(kernel, layout, numbers, constants, launch, heavy, hip)
 
 
 class Layout(NamedTuple):
@@ -136,10 +135,13 @@ class Layout(NamedTuple):
     constants: dict[str, Any]
 
 
-def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, tall: int = 0) -> Layout:
+def layout_of(
+    shape: Shape, launch: config.Launch, elements: int, row: int, tall: int = 0, at_once: int = 0
+) -> Layout:  # fmt: skip
     """elements: those of a sample of the result that programs walk over, in rows of `row` (0: of any length).
 
-    tall: rows of tiles that are rectangles, which programs walk from one to that below it.
+    tall: rows of tiles that are rectangles, which programs walk from one to that below it. at_once: programs that the
+    GPU runs at a time; 0: as many tiles a program as `launch` says.
     """
     recipe, batch = shape.recipe, shape.x_shape[0]
     form, columns = target_form(recipe, shape.target_shape)
@@ -157,7 +159,10 @@ def layout_of(shape: Shape, launch: config.Launch, elements: int, row: int, tall
     else:
         tiles = cdiv(elements, launch.block)
         stride = tile_stride(row, launch.block, tiles)
-    sample_programs = stride * cdiv(tiles, stride * launch.tiles)
+    each = launch.tiles
+    if at_once:
+        each = config.tiles_for(launch, tiles * (cdiv(batch, 2) if recipe.is_paired else batch), at_once)
+    sample_programs = stride * cdiv(tiles, stride * each)
     image_programs = (cdiv(batch, 2) if by_pair else batch) * sample_programs
     on, off = smoothed_on_off(recipe.smoothing, columns if form in (TARGET_ONE_HOT, TARGET_SOFT) else 0)
     constants = dict(
@@ -195,6 +200,12 @@ def alignment(shape: Shape, unit: int, largest: int) -> int:
     return align
 
 
+def sizes_of(shape: Shape, layout: Layout, align: int, elements: int) -> tuple[int, ...]:
+    """The kernels' first numbers. elements: those of a sample of the result that programs walk over."""
+    units = shape.x_stride // align, shape.out_stride // align, elements // align
+    return shape.x_shape[0], layout.row_programs, layout.sample_programs, *units
+
+
 def prepared_of(
     kernel: Any,
     layout: Layout,
@@ -214,9 +225,21 @@ def prepared_of(
 
 def most_elements(recipe: Recipe) -> int:
     """Elements of a thread that leave registers for what the recipe computes (tests/test_codegen.py: no spills)."""
-    if not recipe.choices:
-        return 16
+    methods = {method_of(code) for code in recipe.choices}
+    if methods <= {codes.METHOD_CUTOUT, codes.METHOD_ERASING} and not recipe.erase and not noises(recipe):
+        return 16  # none, or boxes to be filled
     return 4 if codes.any_bilinear(recipe.choices) and (len(recipe.choices) > 1 or recipe.erase) else 8
+
+
+def fits_two_vectors(shape: Shape) -> bool:
+    """Whether threads have registers for two vectors of each sample: where vectors share what is computed for them."""
+    recipe = shape.recipe
+    by_channel = shape.has_norm or bool(recipe.choices)  # where an element lies then takes registers
+    gathers = codes.METHOD_RESIZEMIX in map(method_of, recipe.choices)
+    vector = config.VECTOR_BYTES // max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
+    whole = math.prod(shape.x_shape[2 if by_channel else 1 :]) % vector == 0
+    in_order = shape.x_last == shape.out_last and not (by_channel and shape.out_last)
+    return whole and in_order and not gathers and not is_heavy(recipe)
 
 
 def images_of(recipe: Recipe) -> int:
@@ -268,7 +291,7 @@ def prepare_augment(
     """As `prepare`, for FusedAugment: programs walk over pixels, with all their channels."""
     recipe, geometry = shape.recipe, shape.geometry
     assert geometry is not None
-    batch, channels, in_height, in_width = shape.x_shape
+    channels, in_height, in_width = shape.x_shape[1:]
     pixels, source_pixels = geometry.height * geometry.width, in_height * in_width
     itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
     family = family_constants(recipe, geometry.height, geometry.width)
@@ -277,31 +300,41 @@ def prepare_augment(
     heavy = is_heavy(recipe) or geometry.color or walks or (geometry.bilinear and family["MIXES"])
     tilts = geometry.turns and has_rectangles(shape)
     vector = config.vector_elements(geometry.width if walks or tilts else pixels, itemsize, most)
+    given = launch is not None
     if launch is None and walks:
         least = 4 if family["NOISY"] else 1  # noise is drawn by fours
         launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least)
     elif launch is None:
         few = heavy or geometry.bilinear
-        launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few)
+        launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few, vectors=1)
+    at_once = 0 if given else programs_at_once(shape.device, launch, heavy)
     vector = min(vector, launch.block)
     tall = config.rectangle_for(geometry.width, launch.block, vector) if tilts else int(walks)
-    layout = layout_of(shape, launch, pixels, geometry.width, tall)
+    layout = layout_of(shape, launch, pixels, geometry.width, tall, at_once)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
-    sizes = (
-        batch, layout.row_programs, layout.sample_programs, shape.x_stride // align, shape.out_stride // align,
-        pixels // align,
-    )  # fmt: skip
+    sizes = sizes_of(shape, layout, align, pixels)
     constants = dict(
         ALIGN=align, C=channels, IN_H=in_height, IN_W=in_width, H=geometry.height, W=geometry.width,
         FAMILY_COLUMNS=recipe.columns, COLUMNS=recipe.columns + geometry.columns, CROP=geometry.crop,
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=vector, TALL=tall, WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED), **family,
-        **layout.constants,
+        VEC=vector, TALL=tall, WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED),
+        **family, **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)
     return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
+
+
+@cache
+def multiprocessors(device: int) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def programs_at_once(device: int, launch: config.Launch, heavy: bool) -> int:
+    """Programs that a GPU runs at a time, about; 0 where there is none."""
+    warps = config.HEAVY_WARPS if heavy else config.WARPS
+    return multiprocessors(device) * max(warps // launch.num_warps, 1) if device >= 0 else 0
 
 
 _prepared: dict[Shape, Prepared] = {}

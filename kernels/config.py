@@ -20,29 +20,26 @@ HEAVY_REGISTERS = 255  # for what spills at 128, or works out again what it has 
 VECTOR_BYTES = 16
 MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS
+WAVES = 4  # of programs, one after the other on a multiprocessor, so that the last do not leave many idle for long
+WARPS, HEAVY_WARPS = 16, 8  # that MAX_REGISTERS and HEAVY_REGISTERS leave room for on a multiprocessor
 WALKED_PIXELS = 256  # of a thread that walks down rows, in all images
 
 
 def launch_for(
     sample_elements: int, x_itemsize: int, out_itemsize: int, warp_size: int = 32, most: int = 16, images: int = 2,
-    heavy: bool = False,
+    heavy: bool = False, vectors: int = 2,
 ) -> Launch:  # fmt: skip
     """Launch of a batch whose samples have `sample_elements` elements.
 
-    A thread holds 8 float32 or 16 narrower elements of each sample, in 16-byte vectors; one vector of the wider type
-    where input and output differ in width, so that loads and stores share a layout and skip shared memory. At `most`
-    below 16, one vector of so many elements: regions of the family take registers.
+    A thread holds so many 16-byte vectors of the wider type of each sample, or `most` elements where regions of the
+    family take registers: the more it reads before it waits, the fewer threads keep memory busy.
 
     Draws are paid by many elements a thread: programs that write one image, not two, walk twice the tiles; where
     threads take so many registers (`heavy`) that few fit on a multiprocessor, programs have half the warps and twice
     the tiles, and where samples have few tiles, half the warps.
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
-    per_thread = min(2 * vector, 16)
-    if most < 16:
-        per_thread = min(vector, most)
-    elif x_itemsize != out_itemsize:
-        per_thread = vector
+    per_thread = min(vectors * vector, most)
     warps = NUM_WARPS
     if heavy or (most < 16 and sample_elements < MIN_TILES * per_thread * warp_size * warps):
         warps //= 2
@@ -54,6 +51,20 @@ def launch_for(
 def vector_elements(sample_elements: int, itemsize: int, most: int = 16) -> int:
     """Longest power-of-two run of elements that samples are made of, up to 16 bytes and to what a thread holds."""
     return max(1, min(sample_elements & -sample_elements, VECTOR_BYTES // itemsize, most))
+
+
+def tiles_for(launch: Launch, tiles: int, at_once: int) -> int:
+    """Tiles a program, of so many in a batch, where a GPU runs about `at_once` programs at a time.
+
+    Those of the table, or half of them, a quarter and so on: programs of smaller batches come in about WAVES, or in one
+    where less than a quarter would be left, since then their draws cost more than they do. Each is a kernel of its own:
+    loops of known length are unrolled.
+    """
+    fair = max(tiles / (WAVES * at_once), min(launch.tiles / 4, tiles / at_once), 1)
+    each = launch.tiles
+    while each > 1.5 * fair:
+        each //= 2
+    return each
 
 
 def rectangle_for(width: int, block: int, vector: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import triton
-from codegen_variants import HOT, Variant, variants_for
+from codegen_variants import HOT, RARE, Variant, variants_for
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -43,7 +43,7 @@ def shape_of(variant: Variant) -> Shape:
         variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, written,
         variant.out_dtype or variant.x_dtype, variant.channels_last,
         variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
-        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, 0, geometry, True,
+        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, -1, geometry, True,
     )  # fmt: skip
 
 
@@ -153,13 +153,15 @@ def amd_report(kernel: CompiledKernel) -> dict:
 
 
 def report(name: str, target: str) -> dict:
-    variant = HOT[name]
+    variant = HOT.get(name) or RARE[name]
     kernel = compile_variant(variant, TARGETS[target])
     if target.startswith("gfx"):
         return amd_report(kernel)
+    if name in RARE:
+        return nvidia_report(kernel)
     return {**nvidia_report(kernel), "static": static.analyse(variant, target, kernel, SHARES.get(name))}
 
 
 if __name__ == "__main__":
     sys.modules["codegen"] = sys.modules["__main__"]  # which static imports by name
-    print(json.dumps({name: report(name, sys.argv[1]) for name in variants_for(sys.argv[1])}))
+    print(json.dumps({name: report(name, sys.argv[1]) for name in (*variants_for(sys.argv[1]), *RARE)}))

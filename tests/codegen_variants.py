@@ -167,6 +167,15 @@ HOT = {
     "mixup uint8 to float32": Variant(MIXUP, U8, F32, load_width="32"),
 }
 
+# Where vectors share nothing of what is computed: a thread holds one of them.
+ODD = (64, 3, 225, 225)
+RARE = {
+    "policy bfloat16, odd": Variant(POLICY, BF16, shape=ODD),
+    "policy bfloat16 normalised, channels_last": Variant(POLICY, BF16, has_norm=True, channels_last=True),
+    "policy uint8 to bfloat16 normalised, channels_last": Variant(POLICY, U8, BF16, has_norm=True, channels_last=True),
+    "mixup uint8 to bfloat16, odd": Variant(MIXUP, U8, BF16, shape=ODD),
+    "cutout uint8 to bfloat16 normalised, odd": Variant(family(Cutout()), U8, BF16, has_norm=True, shape=ODD, images=1),
+}
 
 # One of each kind of access and loop, for the targets of which the tests compile a part.
 PART = (

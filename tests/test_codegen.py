@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import triton
-from codegen_variants import FAMILY, HOT, variants_for
+from codegen_variants import FAMILY, HOT, RARE, variants_for
 
 from bench.static import is_limited
 
@@ -62,6 +62,12 @@ def test_static_model(compiled: tuple[str, dict], name: str) -> None:
             assert is_limited(figures[gpu]) == (name in KNOWN_LIMITED.get(gpu, ())), (gpu, figures)
             if triton.__version__ == STATIC["triton"]:
                 assert figures[gpu] == STATIC["variants"][name][gpu], "run python -m bench.static --write"
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_rare_shapes_do_not_spill(compiled: tuple[str, dict], name: str) -> None:
+    target, reports = compiled
+    assert reports[name]["spills"] == 0, (target, reports[name])
 
 
 @pytest.mark.parametrize("name", HOT)
