@@ -19,8 +19,8 @@ import timing
 import torch
 from gpu_ahead import compile_ahead
 from gpu_common import DEVICE, DRY_RUN, Steps, failure, poison, short
-from gpu_variants import SEED, buffers, copies_of, resources, sized
-from hot import HOT, Hot, Variant, hot
+from gpu_variants import CHECKED, SEED, buffers, copies_of, resources, sized
+from hot import HOT, Hot, Variant, hot, kernels_of
 
 from bench.static import kernel_names
 from fusedmix import launch
@@ -102,10 +102,10 @@ def tuned(candidate: Candidate) -> Iterator[None]:
         yield
 
 
-def table_entry(variant: Variant) -> dict[str, int]:
-    """What the table launches: BLOCK, TALL, TILES, VEC, WALKS and warps."""
+def table_entry(variant: Variant, batch: int) -> dict[str, int]:
+    """What the table launches for a batch: BLOCK, TALL, TILES, VEC, WALKS and warps."""
     few = hot(variant, 2, DEVICE)
-    with tuned(TABLE), patch.object(launch, "run", lambda *_: None):
+    with kernels_of(batch, 2), tuned(TABLE), patch.object(launch, "run", lambda *_: None):
         few.launch(SEED)
         (prepared,) = launch._prepared.values()
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
@@ -113,9 +113,9 @@ def table_entry(variant: Variant) -> dict[str, int]:
     return {**found, "num_warps": prepared.options["num_warps"]}
 
 
-def candidates(variant: Variant) -> list[Candidate]:
+def candidates(variant: Variant, batch: int) -> list[Candidate]:
     """The table's entry, then the others, those close to it first."""
-    entry = table_entry(variant)
+    entry = table_entry(variant, batch)
     waves = [Candidate(waves=n) for n in WAVES]
     if entry["WALKS"]:
         lengths = [TABLE, *waves, *(Candidate(walked=n) for n in WALKED)]
@@ -158,7 +158,7 @@ def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:
         except Exception:
             notes[candidate] = {"error": failure()["error"].strip().splitlines()[-1][:200]}
 
-    wanted = candidates(variant)
+    wanted = candidates(variant, batch)
     for candidate in wanted:
         if not DRY_RUN and len(notes) > 1 and timing.budget.left() < stop:
             break
@@ -177,7 +177,7 @@ def search(name: str, number: int, total: int, l2_bytes: int) -> Iterator[dict]:
     yield {
         "variant": name, "shape": [batch, *variant.shape[1:]], "dtype": short(variant.x_dtype),
         "out_dtype": short(sets[0].out.dtype), "ok": True, "tried": len(screened), "of": len(wanted),
-        "table": table_entry(variant), "current_us": us[TABLE], "current_percent": percent[TABLE],
+        "table": table_entry(variant, batch), "current_us": us[TABLE], "current_percent": percent[TABLE],
         "best": winner._asdict(), "best_is": str(winner), "best_us": us[winner], "best_percent": percent[winner],
         "gain_percent": 100 * (us[TABLE] / us[winner] - 1),
         "different_bits": [str(c) for c in order[: order.index(winner)]],
@@ -205,13 +205,15 @@ def same_bits(one: Hot, candidate: Candidate) -> bool:
 
 
 def compile_one(name: str, candidate: Candidate) -> None:
-    with tuned(candidate):
-        hot(sized(HOT[name])[0], 16, DEVICE).launch(SEED)
+    variant, batch = sized(HOT[name])
+    few = hot(variant, CHECKED, DEVICE)
+    with kernels_of(batch, CHECKED), tuned(candidate):
+        few.launch(SEED)
 
 
 def compilations() -> list[timing.Call]:
     """One call a candidate that compiles it."""
-    return [partial(compile_one, name, c) for name in names() for c in candidates(sized(HOT[name])[0])]
+    return [partial(compile_one, name, c) for name in names() for c in candidates(*sized(HOT[name]))]
 
 
 def names() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import timing
 import torch
 from gpu_ahead import compile_ahead
 from gpu_common import DEVICE, DRY_RUN, ROOT, ROW_TOLERANCE, TOLERANCES, Steps, close, poison, short
-from hot import HOT, Hot, Variant, hot, small
+from hot import HOT, Hot, Variant, hot, kernels_of, small
 
 from fusedmix import launch
 
@@ -47,7 +47,7 @@ def copies_of(sets: list[Hot], calls: int) -> list[Callable[[], Any]]:
     return [partial(sets[n % len(sets)].out.copy_, sets[(n + 1) % len(sets)].out) for n in range(calls)]
 
 
-def check(variant: Variant) -> dict:
+def check(variant: Variant, batch: int) -> dict:
     """The kernel of that variant on a few samples against the reference."""
     few = hot(variant, 4 if DRY_RUN else CHECKED, DEVICE)
     want, want_rows = few.expected(SEED)
@@ -55,7 +55,8 @@ def check(variant: Variant) -> dict:
         poison(few.out)
     if few.rows is not None:
         poison(few.rows)
-    few.launch(SEED)
+    with kernels_of(batch, len(few.x)):
+        few.launch(SEED)
     close("targets", few.rows, want_rows, ROW_TOLERANCE)
     return close("pixels", few.out, want, TOLERANCES[want.dtype])
 
@@ -85,7 +86,8 @@ def bench(name: str, l2_bytes: int) -> Iterator[dict]:
     variant, batch = sized(HOT[name])
     entry = {
         "variant": name, "shape": [batch, *variant.shape[1:]], "dtype": short(variant.x_dtype),
-        "in_place": variant.in_place, "promised": is_promised(variant), "expected": expectation(name), **check(variant),
+        "in_place": variant.in_place, "promised": is_promised(variant), "expected": expectation(name),
+        **check(variant, batch),
     }  # fmt: skip
     sets = buffers(variant, batch, l2_bytes)
     first = sets[0]
@@ -124,7 +126,10 @@ def compilations() -> list[timing.Call]:
 
 
 def compile_one(name: str) -> None:
-    hot(sized(HOT[name])[0], CHECKED, DEVICE).launch(SEED)
+    variant, batch = sized(HOT[name])
+    few = hot(variant, CHECKED, DEVICE)
+    with kernels_of(batch, CHECKED):
+        few.launch(SEED)
 
 
 def steps(script: Path, l2_bytes: int) -> Steps:

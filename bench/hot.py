@@ -1,9 +1,12 @@
 """The hot variants (tests/codegen_variants.py) as launches on any device, and the reference's answer to each."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -141,3 +144,11 @@ def small(variant: Variant) -> Variant:
         placement = replace(placement, size=None if placement.size is None else (8, 8))
         geometry = placement.geometry(12, 12)
     return replace(variant, shape=(4, variant.shape[1], 12, 12), placement=placement, geometry=geometry)
+
+
+@contextmanager
+def kernels_of(batch: int, few: int) -> Iterator[None]:
+    """Launches of `few` images are of the kernels that `batch` images get, whose programs have as many tiles."""
+    known = launch.programs_at_once
+    with patch.multiple(launch, programs_at_once=lambda *of: known(*of) * few / batch, _prepared={}):
+        yield

@@ -14,6 +14,7 @@ takes the longest way through all branches: a bound. Where it is above 1, `expec
 tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
 is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
 the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
+Programs have as many tiles as large batches give them.
 
 Besides, per target what a multiprocessor's programs read of images before they wait ("KiB in flight", from registers),
 and per GPU how often programs of FULL images follow each other on it ("waves"): few of either leave memory idle, which

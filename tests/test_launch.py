@@ -11,6 +11,7 @@ from cases import EXACT, assert_equal, images, targets
 from codegen import shape_of
 from codegen_variants import BF16, F32, HOT, MIXUP, POLICY, U8, Variant, family
 
+from bench.hot import kernels_of
 from bench.static import FULL, GPUS, kernel_names
 from fusedmix import launch
 from fusedmix.kernels.config import Launch, launch_for, tiles_for
@@ -61,6 +62,14 @@ def test_smaller_batches_get_shorter_programs(name: str) -> None:
     assert found == sorted(found)
     assert found[0] < found[2] < found[3]
     assert found[-1] == prepared_on(HOT[name], 8, 0)[1]["TILES"]
+
+
+def test_few_images_stand_for_a_batch() -> None:
+    """In the benches: they are checked, and compiled ahead, as the kernels of the batch that is timed."""
+    for name in ("mixup bfloat16", "augment: resized crop", "erasing float32"):
+        with kernels_of(256, 8):
+            _, few = prepared_on(HOT[name], 8, 132)
+        assert few == prepared_on(HOT[name], 256, 132)[1] != prepared_on(HOT[name], 8, 132)[1]
 
 
 @pytest.mark.parametrize(("at_once", "programs"), [(0, 1), (1, 3), (10**6, 5)])
