@@ -34,7 +34,7 @@ def compiled(request: pytest.FixtureRequest) -> tuple[str, dict]:
 
 STATIC = json.loads((CODEGEN.parent.parent / "bench/results/static.json").read_text(encoding="utf-8"))
 # Predicted to be limited by issue. Open defects: what these compute for a pixel is more than a B200 issues while it
-# moves the pixel's three to five bytes; so are DeiT's four taps, colours and noise on every GPU.
+# moves the pixel's three or four bytes; so are DeiT's four taps, colours and noise on every GPU.
 KNOWN_LIMITED: dict[str, set[str]] = {
     "A100 80 GB": {"augment: DeiT"},
     "H100 SXM": {"augment: DeiT"},
@@ -42,7 +42,6 @@ KNOWN_LIMITED: dict[str, set[str]] = {
     "B200": {
         "everything, erasing bfloat16",
         "augment: resized crop, mix",
-        "augment: affine to float32",
         "augment: DeiT",
     },
 }
