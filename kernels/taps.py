@@ -57,8 +57,14 @@ def tapped(
 
 @triton.jit
 def rounded_steps(share):
-    """A share of the way between two pixels in whole steps, halves to even; plus ROUNDER."""
+    """`whole_steps`, plus ROUNDER."""
     return tl.fma(share, TAP_STEPS, ROUNDER)
+
+
+@triton.jit
+def whole_steps(share):
+    """A share of the way between two pixels in whole steps, halves to even."""
+    return rounded_steps(share) - ROUNDER
 
 
 @triton.jit
@@ -79,7 +85,7 @@ def between_rows(v, IN_H: tl.constexpr, INNER: tl.constexpr = False):
     top = tl.floor(v)
     if not INNER:
         top = tl.minimum(top, IN_H - 2.0)
-    return small_int(top), rounded_steps(v - top) - ROUNDER
+    return small_int(top), whole_steps(v - top)
 
 
 @triton.jit
@@ -194,10 +200,7 @@ def between_any(
     low, far = v - top, u - left
     BYTES: tl.constexpr = x.dtype.element_ty == tl.uint8
     if BYTES:
-        low, far = (
-            (rounded_steps(low) - ROUNDER) * (1.0 / TAP_STEPS),
-            (rounded_steps(far) - ROUNDER) * (1.0 / TAP_STEPS),
-        )
+        low, far = whole_steps(low) * (1.0 / TAP_STEPS), whole_steps(far) * (1.0 / TAP_STEPS)
     r, c = top.to(tl.int32), left.to(tl.int32)
     spot_a, there_a = spot(x, r, c, limits, C, IN_W, IN_LAST, BEYOND)
     spot_b, there_b = spot(x, r, c + 1, limits, C, IN_W, IN_LAST, BEYOND)
@@ -238,21 +241,18 @@ def inner_tiles(
 ):  # fmt: skip
     """(the first, how many) of a program's tiles whose pixels all lie between pixels that may be read.
 
-    Tiles of TALL x WIDE pixels below each other, from the row of tiles `first` and column `lot` on. What `located`
-    computes rises or falls along rows and columns, however it is rounded: the tiles' corners decide, as it has them.
+    Tiles of TALL x WIDE pixels below each other, from the row of tiles `first` and column `lot` on. Corners decide:
+    what `located` computes rises or falls along rows and columns, however rounded. What is not finite lies outside.
     """
     COUNT: tl.constexpr = triton.next_power_of_2(TILES)
     step = tl.arange(0, COUNT)
     upper = (first + step) * TALL
     left = step * 0 + lot
     inside = step < TILES
-    for side in tl.static_range(2):  # rows, then columns
-        low = step.to(tl.float32) * 0.0 + float("inf")
-        high = -low
-        for corner in tl.static_range(4):
-            places = located(map, upper + corner // 2 * (TALL - 1), left + corner % 2 * (WIDE - 1), True)
-            low, high = tl.minimum(low, places[side] - 0.5), tl.maximum(high, places[side] - 0.5)
-        inside = inside & (low >= limits[side].to(tl.float32)) & (high < (limits[side + 2] - 1).to(tl.float32))
+    for corner in tl.static_range(4):
+        v, u = located(map, upper + corner // 2 * (TALL - 1), left + corner % 2 * (WIDE - 1), True)
+        inside = inside & (v - 0.5 >= limits[0].to(tl.float32)) & (v - 0.5 < (limits[2] - 1).to(tl.float32))
+        inside = inside & (u - 0.5 >= limits[1].to(tl.float32)) & (u - 0.5 < (limits[3] - 1).to(tl.float32))
     return tl.min(tl.where(inside, step, COUNT), 0), tl.sum(inside.to(tl.int32), 0)
 
 

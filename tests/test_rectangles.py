@@ -45,11 +45,12 @@ def inner_of(map: Tensor, limits: Tensor, first: int, lot: int, tiles: int, tall
 
 
 def test_inner_tiles_are_those_whose_pixels_all_are() -> None:
-    """Of maps that turn, flip, shear and scale, and of one whose pixels lie on the source's own."""
+    """Of maps that turn, flip, shear and scale, of one whose pixels lie on the source's own, and of no numbers."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(30, 6, generator=generator) * torch.tensor([1.0, 0.2, 9.0, 0.2, 1.0, 9.0])
     maps[:, [2, 5]] += 20.0
     maps[0] = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    maps[1], maps[2] = torch.nan, torch.inf
     seen = set()
     for number, map in enumerate(maps):
         limits = torch.tensor([0, 0, 40, 33] if number % 2 == 0 else [3, 5, 37, 30], dtype=torch.int32)
