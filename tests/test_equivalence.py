@@ -265,7 +265,7 @@ def test_infinite_gradients_stay_where_they_belong(method: str) -> None:
 def test_samples_beyond_31_bits_are_refused() -> None:
     huge = Shape(
         Recipe(), False, torch.Size((2, 3, 40_000, 40_000)), 0, torch.uint8, 0, torch.uint8, False, False, False, None,
-        None, False, False, False, False, False, 0,
+        None, False, False, False, False, False, -1,
     )  # fmt: skip
     with pytest.raises(ValueError, match="31 bits"):
         prepare(huge)
