@@ -145,3 +145,10 @@ def check(
     got = Result(out.cpu(), None if rows is None else rows.cpu(), packed.cpu())
     assert_equal(got, want, tolerance, (implementation, case, shape, dtype))
     return got
+
+
+def check_launches(size: tuple[int, int], case: Case, launches: tuple[tuple[int, int], ...]) -> None:
+    """Byte images of that size in tiles of so many pixels, so many a program; each time another layout, a plan last."""
+    for number, (block, tiles) in enumerate(launches):
+        options: dict[str, Any] = dict(channels_last=number == 1, out_last=number == 0, replay=number == 1, seed=number)
+        check("kernel", case, (3 - number, 3, *size), torch.uint8, launch=Launch(block, tiles, 1), **options)

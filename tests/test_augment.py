@@ -143,11 +143,7 @@ def test_programs_that_walk_down_rows(name: str) -> None:
 
     Rows in one program or several, of one tile or several, the last of them ragged.
     """
-    size, case = WALKS[name]
-    for number, (block, tiles) in enumerate(((16, 32), (8, 5))):
-        options = dict(channels_last=number == 1, out_last=number == 0, replay=number == 1, seed=number)
-        launch = augment_cases.Launch(block, tiles, 1)
-        check("kernel", case, (3 - number, 3, *size), torch.uint8, launch=launch, **options)
+    augment_cases.check_launches(*WALKS[name], ((16, 32), (8, 5)))
 
 
 def test_launch_of_programs_that_walk() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from augment_cases import AFFINE, MIX, Case, check
+from augment_cases import AFFINE, MIX, Case
 from torch import Tensor
 
 from fusedmix.kernels.config import rectangle_for
@@ -22,12 +22,10 @@ from fusedmix.spec import RandomErasing
 def find_inner(
     map_ptr, limits_ptr, out_ptr, first, lot, TILES: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    map, limits = (), ()
-    for k in tl.static_range(6):
-        map = map + (tl.load(map_ptr + k),)  # noqa: RUF005
-    for k in tl.static_range(4):
-        limits = limits + (tl.load(limits_ptr + k),)  # noqa: RUF005
-    since, many = inner_tiles(map, limits, first, lot, TILES, TALL, WIDE)
+    across = tl.load(map_ptr), tl.load(map_ptr + 1), tl.load(map_ptr + 2)
+    down = tl.load(map_ptr + 3), tl.load(map_ptr + 4), tl.load(map_ptr + 5)
+    limits = tl.load(limits_ptr), tl.load(limits_ptr + 1), tl.load(limits_ptr + 2), tl.load(limits_ptr + 3)
+    since, many = inner_tiles(across + down, limits, first, lot, TILES, TALL, WIDE)
     tl.store(out_ptr, since)
     tl.store(out_ptr + 1, many)
 
@@ -83,11 +81,7 @@ TURNED = {  # of the size of the source that it is made from
 @pytest.mark.parametrize("name", TURNED)
 def test_turned_bytes_equal_the_reference(name: str) -> None:
     """Tiles inside, across and beyond the source's edge; of several rows or one, the last of them ragged."""
-    size, case = TURNED[name]
-    for number, (block, tiles) in enumerate(((64, 32), (32, 2))):
-        options = dict(channels_last=number == 1, out_last=number == 0, replay=number == 1, seed=number)
-        launch = augment_cases.Launch(block, tiles, 1)
-        check("kernel", case, (3 - number, 3, *size), torch.uint8, launch=launch, **options)
+    augment_cases.check_launches(*TURNED[name], ((64, 32), (32, 2)))
 
 
 def test_rectangles() -> None:
