@@ -6,8 +6,8 @@ program has tiles. Instructions are spread over the elements that a program writ
 
     memory time  bytes that must move / copy bandwidth
     issue time   the busiest of: all instructions over 4 schedulers of 32 lanes, integer and logic ones over ALU lanes,
-                 float32 ones over theirs, integer multiplications over 64 lanes, conversions and special functions over
-                 16, loads and stores over 32, per clock and SM
+                 float32 ones over theirs, integer multiplications over 64 lanes, conversions, special functions and
+                 sums of a warp over 16, loads and stores over 32, per clock and SM
 
 `margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. It assumes that every tile
 takes the longest way through all branches: a bound. Where it is above 1, `expected` takes each way as often as the
@@ -60,7 +60,8 @@ GPUS = {
 REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
 FULL = 256  # images
 
-SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND")  # F2FP, which packs two halves, runs with the logic ones
+# F2FP, which packs two halves, runs with the logic ones.
+SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND", "REDUX", "CREDUX")
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDC", "ATOM", "RED")
 FMA = ("FFMA", "FMUL", "FADD", "IMAD", "HFMA", "HADD", "HMUL")
 SLOW_PATH = "CALL of a slow path"

@@ -35,8 +35,8 @@ def launch_for(
     family take registers: the more it reads before it waits, the fewer threads keep memory busy.
 
     Draws are paid by many elements a thread: programs that write one image, not two, walk twice the tiles; where
-    threads take so many registers (`heavy`) that few fit on a multiprocessor, programs have half the warps and twice
-    the tiles, and where samples have few tiles, half the warps.
+    threads take so many registers (`heavy`) that few fit on a multiprocessor, programs have half the warps and four
+    times the tiles, and where samples have few tiles, half the warps.
     """
     vector = VECTOR_BYTES // max(x_itemsize, out_itemsize)
     per_thread = min(vectors * vector, most)
@@ -44,7 +44,8 @@ def launch_for(
     if heavy or (most < 16 and sample_elements < MIN_TILES * per_thread * warp_size * warps):
         warps //= 2
     block = per_thread * warp_size * warps
-    tiles = min(MAX_TILES * 2 // images * NUM_WARPS // warps, max(1, -(-sample_elements // block)))
+    most_tiles = MAX_TILES * (2 if heavy else 1) * 2 // images * NUM_WARPS // warps
+    tiles = min(most_tiles, max(1, -(-sample_elements // block)))
     return Launch(block, tiles, warps)
 
 

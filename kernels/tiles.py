@@ -89,24 +89,26 @@ def taken_by(
 
 @triton.jit
 def touches(
-    slots, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr
+    slots, exist, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr,
+    TALL: tl.constexpr,
 ):  # fmt: skip
-    """Whether COUNT boxes have a row in the tile of BLOCK elements from `place` of a plane on.
+    """Whether COUNT boxes, if they exist, have a row in the tile of BLOCK elements from `place` of a plane on.
 
     lot: None, or the first column of a tile that is a rectangle of TALL rows, the first of which `place` then is; other
     columns count as well.
     """
-    touched = place < 0
+    touched = tl.cast(0, tl.int1)
     for box in tl.static_range(COUNT):
         y0, x0, y1, x1 = slots[4 * box], slots[4 * box + 1], slots[4 * box + 2], slots[4 * box + 3]
         if lot is not None:
-            here = (lot < x1) & (lot + BLOCK // TALL > x0)
-            touched |= (place + (TALL - 1) >= tl.where(here, y0, H + TALL)) & (place < y1)
+            here = exist & (lot < x1) & (lot + BLOCK // TALL > x0)
+            rows = tl.where(here, tl.maximum(y1 - y0, 0) + (TALL - 1), 0)
+            touched |= (place + (TALL - 1) - y0).to(tl.uint32, bitcast=True) < rows.to(tl.uint32, bitcast=True)
         else:
             end = place + BLOCK
             first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
             touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
-    return touched
+    return exist & touched
 
 
 @triton.jit
@@ -179,7 +181,7 @@ def is_near(
     METHOD: tl.constexpr = method_of(CODE)
     near = method == METHOD
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
-        near = near & touches(slots, place, lot, count_of(CODE), H, ROW, BLOCK, TALL)
+        near = touches(slots, near, place, lot, count_of(CODE), H, ROW, BLOCK, TALL)
     if METHOD == METHOD_HIDE:
         near = near & (slots[3] > 0)
     return near
@@ -278,6 +280,12 @@ def clamp_bytes(value, DTYPE: tl.constexpr, FILLS: tl.constexpr):
 def blended(method, lam, owned):
     """End of the elements that are blended: all or none."""
     return tl.where(((method == METHOD_MIXUP) & (lam != 1.0)) | (method == METHOD_SMOOTHMIX), owned, 0)
+
+
+@triton.jit
+def ranked(method, owned):
+    """End of the elements whose ranks are looked up: all or none."""
+    return tl.where(method == METHOD_FMIX, owned, 0)
 
 
 @triton.jit
