@@ -3,7 +3,8 @@
 Per hot variant. The table predicts that its own entry is the best; every other candidate is measured beside it, first
 all of them in few rounds, then the best in many: more and fewer programs for the batch, other tiles. Tiles that are
 rows or rectangles (resized and turned images) are also held to tiles of pixels in order, walks down rows to walks of
-other lengths and to walks that do not ask for the row that comes next. A winner has to give the same bits.
+other lengths, to walks that read bytes instead of words and to walks that do not ask for the row that comes next. A
+winner has to give the same bits.
 """
 
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ class Candidate(NamedTuple):
     walked: int | None = None  # pixels of a thread that walks down rows, in all images; 0: tiles of pixels in order
     waves: int | None = None  # of programs, at the least, where there are tiles enough
     prefetches: bool = True
+    words: bool = True  # where walks read them
     capped: bool = True  # registers, by the table
     num_stages: int | None = None
 
@@ -64,7 +66,8 @@ class Candidate(NamedTuple):
         if self.walked is not None:
             said.append(f"walks of {self.walked} pixels a thread" if self.walked else "tiles of pixels in order")
         said += [f"{self.waves} waves"] if self.waves else []
-        said += ["no prefetch"] * (not self.prefetches) + ["registers not capped"] * (not self.capped)
+        said += ["no prefetch"] * (not self.prefetches) + ["bytes"] * (not self.words)
+        said += ["registers not capped"] * (not self.capped)
         said += [f"{self.num_stages} stages"] if self.num_stages else []
         return ", ".join(said) or "the table's"
 
@@ -83,7 +86,10 @@ def tuned(candidate: Candidate) -> Iterator[None]:
             prepared = table(shape, entry, *rest)
             constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
             if not c.prefetches:
-                prepared.constants = tuple({**constants, "PREFETCHES": False}.values())
+                constants["PREFETCHES"] = False
+            if not c.words:
+                constants.update(PAIRS=False, DOTS=False)
+            prepared.constants = tuple(constants.values())
             if not c.capped:
                 prepared.options.pop("maxnreg", None)
             if c.num_stages:
@@ -103,13 +109,14 @@ def tuned(candidate: Candidate) -> Iterator[None]:
 
 
 def table_entry(variant: Variant, batch: int) -> dict[str, int]:
-    """What the table launches for a batch: BLOCK, TALL, TILES, VEC, WALKS and warps."""
+    """What the table launches for a batch: BLOCK, TALL, TILES, VEC, WALKS, PAIRS, PREFETCHES and warps."""
     few = hot(variant, 2, DEVICE)
     with kernels_of(batch, 2), tuned(TABLE), patch.object(launch, "run", lambda *_: None):
         few.launch(SEED)
         (prepared,) = launch._prepared.values()
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
-    found = {name: int(constants.get(name, 0)) for name in ("BLOCK", "TALL", "TILES", "VEC", "WALKS", "PREFETCHES")}
+    names = "BLOCK", "TALL", "TILES", "VEC", "WALKS", "PAIRS", "PREFETCHES"
+    found = {name: int(constants.get(name, 0)) for name in names}
     return {**found, "num_warps": prepared.options["num_warps"]}
 
 
@@ -120,6 +127,7 @@ def candidates(variant: Variant, batch: int) -> list[Candidate]:
     if entry["WALKS"]:
         lengths = [TABLE, *waves, *(Candidate(walked=n) for n in WALKED)]
         quiet = [c._replace(prefetches=False) for c in lengths] if entry["PREFETCHES"] else []
+        quiet = [TABLE._replace(words=False), *quiet] if entry["PAIRS"] else quiet
         others = [Candidate(walked=0), *(Candidate(4 * WARP * w, t, w, 0) for w, t in product(WARPS, TILES))]
         return [*lengths, others[0], *quiet, *others[1:]]
     geometry = variant.geometry

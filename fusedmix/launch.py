@@ -28,6 +28,7 @@ MAX_ROWS = 128
 MAX_RANKED_ROWS = 4  # partners by rank hold [rows, keys] in registers
 MAX_OFFSET = 2**31 - 2**16  # a tile may reach past the end of a sample
 MAX_PREPARED = 4096
+PAIR_REACH = 2.5  # columns of the source, from a pixel's place to the next one's; 3 and a rounding may be 4 bytes
 MIN_TILES = 4  # of a program, below which its draws cost more than what columns share
 
 
@@ -183,7 +184,7 @@ def tile_stride(row: int, block: int, tiles: int) -> int:
     """
     stride = row // math.gcd(row, block) if row else 1
     walked = (
-        tiles + (4 * config.MAX_TILES + 1) * stride
+        tiles + (8 * config.MAX_TILES + 1) * stride
     ) * block  # at most, the last programs' tiles past the end with it
     return stride if tiles >= MIN_TILES * stride and walked < 2**31 else 1
 
@@ -285,6 +286,14 @@ def walks_rows(shape: Shape) -> bool:
     return has_rectangles(shape) and not geometry.turns and geometry.beyond == BEYOND_EDGE
 
 
+def reads_pairs(shape: Shape, vector: int) -> bool:
+    """Whether programs that walk down rows read two pixels' neighbours by words: they lie in two, so close they are."""
+    geometry, width = shape.geometry, shape.x_shape[3]
+    assert geometry is not None
+    whole = width % 4 == 0 and width >= 8 and shape.on_words and shape.x_stride % 4 == 0
+    return whole and not shape.x_last and vector % 2 == 0 and width <= PAIR_REACH * geometry.width
+
+
 def prepare_augment(
     shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None
 ) -> Prepared:
@@ -313,13 +322,14 @@ def prepare_augment(
     layout = layout_of(shape, launch, pixels, geometry.width, tall, at_once)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = sizes_of(shape, layout, align, pixels)
+    nvidia, pairs = not (hip or INTERPRETED), walks and reads_pairs(shape, vector)
     constants = dict(
         ALIGN=align, C=channels, IN_H=in_height, IN_W=in_width, H=geometry.height, W=geometry.width,
         FAMILY_COLUMNS=recipe.columns, COLUMNS=recipe.columns + geometry.columns, CROP=geometry.crop,
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=vector, TALL=tall, WALKS=walks, PREFETCHES=walks and not (hip or INTERPRETED),
+        VEC=vector, TALL=tall, WALKS=walks, PAIRS=pairs, DOTS=pairs and nvidia, PREFETCHES=walks and nvidia,
         **family, **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)
@@ -424,7 +434,7 @@ def augment_into(
         recipe, replay, x.shape, x.stride(0), x.dtype, out.stride(0), out.dtype, is_channels_last(x),
         is_channels_last(out), False, None if target is None else target.shape,
         None if target is None else target.dtype, plan is not None, norm is not None, gray is not None, False,
-        partner is not None, x.get_device(), geometry,
+        partner is not None, x.get_device(), geometry, x.dtype == torch.uint8 and x.data_ptr() % 4 == 0,
     )  # fmt: skip
     pointers = (x, out, target, target_out, plan, gray, partner, norm)
     extras = with_table(extras, recipe, x.device)

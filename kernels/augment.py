@@ -3,8 +3,9 @@
 The first `row_programs` programs write the rows of the targets and of the plan, as in `family.py`; the others walk
 TILES tiles of BLOCK pixels of a sample pair, or of one sample, with all their channels. Each image is sampled once, by
 its own map, for itself and for its partner. Where byte images are resized but not turned (WALKS), a tile is a row's or
-a part of one, and the next is of the row below: it goes on from the two rows of the source that the last lay between.
-Where they turn, tiles are rectangles of TALL rows, most of which lie inside the source and need no care for its edges.
+a part of one, and the next is of the row below: it goes on from the two rows of the source that the last lay between,
+and reads rows by words, two for the neighbours of two pixels (PAIRS). Where they turn, tiles are rectangles of TALL
+rows, most of which lie inside the source and need no care for its edges.
 
 Traffic: every byte of the result is written once; of the input, what the crops hold is read once from memory (pixels
 of a tile lie close together, taps of neighbours meet in the cache).
@@ -21,9 +22,7 @@ from .geometry import (
     central_box,
     colored,
     crop_box,
-    held,
     inverse_affine,
-    located,
     source_map,
     whole_translation,
 )
@@ -32,8 +31,8 @@ from .mix import NOT_SPECIALIZED, at, finish, owned_samples
 from .philox import words, words_at
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
-from .taps import between_columns, column_place, inner_tiles, places_of_row, sampled, walked
-from .tiles import family_values, touched_by
+from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, walked
+from .tiles import family_values, ranked, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -207,26 +206,24 @@ def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
 
 @triton.jit
 def picture(
-    at, upper, below, x, map, limits, coloring, y, column, row, left, right, places, inner, needed, fill_ptr,
-    C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr,
-    BILINEAR: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr,
+    upper, below, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
+    IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
+    TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr,
+    DOTS: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
-    row: y as a scalar, if the tile is of one row; left, right: where WALKS, of `between_columns`; places: see `walked`;
-    inner: see `sampled`.
+    known, way: where WALKS, see `walked`; inner: see `sampled`.
     """
     if WALKS:
-        v, _ = located(map, row, row, False)
-        place, _ = held(v - 0.5, limits[0], limits[2])
-        at, upper, below, value = walked(at, upper, below, x, place, left, right, places, C, IN_H, IN_W, IN_LAST)
+        upper, below, value = walked(upper, below, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
     else:
         value = sampled(
             x, map, limits, y, column, inner, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS
         )  # fmt: skip
     if COLOR:
         value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST)
-    return at, upper, below, value
+    return upper, below, value
 
 
 @triton.jit
@@ -256,12 +253,11 @@ def augment_kernel(
     ERASE: tl.constexpr, ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
     FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr,
-    BEYOND: tl.constexpr,
-    LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr,
-    MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr,
-    WALKS: tl.constexpr, PREFETCHES: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr,
-    TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    BEYOND: tl.constexpr, LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr,
+    COLOR: tl.constexpr, MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr,
+    OUT_LAST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr, DOTS: tl.constexpr, PREFETCHES: tl.constexpr,
+    TARGET: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr,
+    VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -342,9 +338,8 @@ def augment_kernel(
         if NORM:
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
-        left_i, right_i, left_j, right_j = 0, 0, 0, 0
-        at_i, at_j, upper_i, below_i, upper_j, below_j = 0, 0, (), (), (), ()
-        places_i, places_j = None, None
+        upper_i, below_i, upper_j, below_j, columns_i, columns_j = (), (), (), (), (), ()
+        rows_i, rows_j, places_i, places_j = (), (), None, None
         if TALL:
             column = lot + run
             end_i, end_j = tl.where(column < W, owned, 0), tl.where(column < W, owned_j, 0)
@@ -353,17 +348,18 @@ def augment_kernel(
             if MIXES:
                 since_j, many_j = inner_tiles(map_j, limits_j, first, lot, TILES, TALL, WIDE)
         if WALKS:
-            at_i, at_j = -2, -2  # no row, nor above one
-            left_i, right_i = between_columns(column_place(map_i, limits_i, column + lane), IN_W)
+            rows_i = rows_of(map_i, limits_i, first, IN_H, True)
+            columns_i = columns_of(x_i, map_i, limits_i, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
             upper_i = padded((), tl.zeros([R, VEC], tl.float32), 0, C)
             below_i = upper_i
             if PREFETCHES:
-                places_i = places_of_row(left_i, C, IN_H, IN_W, IN_LAST)
+                places_i = places_of_row(x_i, map_i, limits_i, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
             if MIXES and PAIRED:
-                left_j, right_j = between_columns(column_place(map_j, limits_j, column + lane), IN_W)
+                rows_j = rows_of(map_j, limits_j, first, IN_H, True)
+                columns_j = columns_of(x_j, map_j, limits_j, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
                 upper_j, below_j = upper_i, upper_i
                 if PREFETCHES:
-                    places_j = places_of_row(left_j, C, IN_H, IN_W, IN_LAST)
+                    places_j = places_of_row(x_j, map_j, limits_j, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
         if TALL:
             todo = tl.where(owned > 0, (H + (TALL - 1)) // TALL - first, 0)
         else:
@@ -371,6 +367,7 @@ def augment_kernel(
         for step in range(tl.minimum(todo, TILES)):
             pixel = start + lane
             row = (first + step) * TALL
+            known = (row - first) % KNOWN_ROWS
             inner_i, inner_j = None, None
             if TALL:
                 mask, store_j = end_i > 0, end_j > 0
@@ -388,10 +385,10 @@ def augment_kernel(
             x = element + along
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
-                ranks_i = tl.load(field_i + pixel, mask=mask, other=0)
-            at_i, upper_i, below_i, own = picture(
-                at_i, upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, row, left_i, right_i, places_i, inner_i,
-                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS,
+                ranks_i = tl.load(field_i + pixel, mask=start < ranked(method_i, owned))
+            upper_i, below_i, own = picture(
+                upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
+                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, DOTS,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -402,17 +399,17 @@ def augment_kernel(
                         ERASED, H, W, W, 1, VEC, CENTRE,
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
-                at_j, upper_j, below_j, other = picture(
-                    at_j, upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, row, left_j, right_j, places_j,
+                upper_j, below_j, other = picture(
+                    upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
                     inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
-                    WALKS and PAIRED,
+                    WALKS and PAIRED, PAIRS, DOTS,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):
                 channels = channels + (x * 0 + c,)
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = tl.load(field_j + pixel, mask=mask, other=0)
+                    ranks_j = tl.load(field_j + pixel, mask=start < ranked(method_j, owned))
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
@@ -431,3 +428,8 @@ def augment_kernel(
                 store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             begin += NEXT_TILE
             start += NEXT_TILE
+            if WALKS and TILES > KNOWN_ROWS:  # noqa: SIM102
+                if known == KNOWN_ROWS - 1:
+                    rows_i = rows_of(map_i, limits_i, row + 1, IN_H, False)
+                    if MIXES and PAIRED:
+                        rows_j = rows_of(map_j, limits_j, row + 1, IN_H, False)

@@ -10,13 +10,14 @@ from fusedmix import recipe, rng
 
 from .geometry import folded, held, located
 from .pixel import BYTE_BASE, ROUNDER, to_float
-from .regions import ROUNDER_BITS, from_bits, small_int
+from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
 
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
 TAP_STEPS_INT = tl.constexpr(1 << rng.TAP_BITS)
 SECTOR = tl.constexpr(32)  # bytes that memory gives at a time
+KNOWN_ROWS = tl.constexpr(32)  # of a program that walks: one a thread of a warp
 
 
 @triton.jit
@@ -127,27 +128,106 @@ def between_bytes(
 
 
 @triton.jit
+def by_pairs(values, R: tl.constexpr, VEC: tl.constexpr):
+    """[R, VEC] of VEC // 2 tensors [R], each twice."""
+    lanes = ()
+    for k in tl.static_range(VEC):
+        lanes = lanes + (values[k // 2],)
+    return interleaved(lanes, R, VEC)
+
+
+@triton.jit
+def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, DOTS: tl.constexpr):
+    """`weighed` of bytes, two pixels' at a time, by `columns_of`. PLANE: words beyond `spots`."""
+    both = ()
+    for k in tl.static_range(bits.shape[1] // 2):
+        low = tl.load(spots[k] + PLANE).to(tl.uint32, bitcast=True)
+        high = tl.load(spots[k] + (PLANE + 1)).to(tl.uint32, bitcast=True)
+        both = both + (high.to(tl.uint64) << 32 | low.to(tl.uint64),)
+    pair = (by_pairs(both, bits.shape[0], bits.shape[1]) >> bits.to(tl.uint64)).to(tl.uint32)
+    if DOTS:
+        value = tl.inline_asm_elementwise(
+            "dp2a.lo.u32.u32 $0, $1, $2, $3;", "=r,r,r,r", [weights, pair, pair * 0 + BYTE_BASE], tl.int32, True, 1
+        )
+    else:
+        shares = weights.to(tl.uint32, bitcast=True)
+        value = (pair & 255) * (shares & 65535) + ((pair >> 8 & 255) * (shares >> 16) + BYTE_BASE)
+    return from_bits(value.to(tl.int32, bitcast=True))
+
+
+@triton.jit
 def row_between(
-    x, row, left, right, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr
+    row, columns, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    PAIRS: tl.constexpr, DOTS: tl.constexpr,
 ):  # fmt: skip
-    """One row of byte images between its columns, exactly: C float32 tensors. row: a scalar."""
-    NEXT: tl.constexpr = C if IN_LAST else 1
-    here = x + row * (IN_W * NEXT) + (left * NEXT).to(tl.uint32)
+    """One row of byte images between its columns, as by `weighed`: C float32 tensors. row: a scalar."""
     value = ()
-    for k in tl.static_range(C):
-        value = value + (unweighed(weighed(here + k * (1 if IN_LAST else IN_H * IN_W), right, None, NEXT)),)
+    if PAIRS:
+        spots, bits, weights = columns
+        here = ()
+        for k in tl.static_range(bits.shape[1] // 2):
+            here = here + (spots[k] + row * (IN_W // 4),)
+        for k in tl.static_range(C):
+            value = value + (weighed_pairs(here, bits, weights, k * (IN_H * IN_W // 4), DOTS),)
+    else:
+        spots, right = columns
+        NEXT: tl.constexpr = C if IN_LAST else 1
+        here = spots + row * (IN_W * NEXT)
+        for k in tl.static_range(C):
+            value = value + (weighed(here + k * (1 if IN_LAST else IN_H * IN_W), right, None, NEXT),)
     return value
 
 
 @triton.jit
-def places_of_row(left, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr):
-    """Places in a row of source, a sector apart, that `row_between` reads of: int32 [32], all channels'."""
-    low, high = tl.min(tl.min(left, 1), 0), tl.max(tl.max(left, 1), 0) + 1
+def columns_of(
+    x, map, limits, lot, C: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr,
+    PAIRS: tl.constexpr,
+):  # fmt: skip
+    """What `row_between` must know of R * VEC columns of a result from `lot` on; of a map that does not turn.
+
+    (spots, right): pointers to the left neighbours in the first row of x; how far right of them, [R, VEC]. With PAIRS,
+    where neighbours are so near each other in the source that two words hold all four bytes between which they lie,
+    (spots, bits, weights): pointers to the first words, VEC // 2 tensors [R]; where in both words a pixel's bytes
+    begin, [R, VEC]; their weights, the left one's in the lower half.
+    """
+    lefts, rights = (), ()
+    for k in tl.static_range(VEC):
+        left, right = between_columns(column_place(map, limits, lot + tl.arange(0, R) * VEC + k), IN_W)
+        lefts, rights = lefts + (left,), rights + (right,)
+    if not PAIRS:
+        return x + interleaved(lefts, R, VEC) * (C if IN_LAST else 1), interleaved(rights, R, VEC)
+    spots, bits, weights = (), (), ()
+    for k in tl.static_range(VEC):
+        word = tl.minimum(tl.minimum(lefts[k], lefts[k ^ 1]) // 4, IN_W // 4 - 2)
+        if k % 2 == 0:
+            spots = spots + (x.to(tl.pointer_type(tl.int32)) + word,)
+        bits = bits + ((lefts[k] - word * 4) * 8,)
+        weights = weights + (rights[k] * 65535 + TAP_STEPS_INT,)
+    return spots, interleaved(bits, R, VEC), interleaved(weights, R, VEC)
+
+
+@triton.jit
+def column_place(map, limits, column):
+    """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
+    _, u = located(map, column, column, False)
+    place, _ = held(u - 0.5, limits[1], limits[3])
+    return place
+
+
+@triton.jit
+def places_of_row(
+    x, map, limits, lot, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """Pointers [32] into the first row of x, a sector apart, to what `row_between` reads of it for WIDE columns."""
+    one, _ = between_columns(column_place(map, limits, lot), IN_W)
+    other, _ = between_columns(column_place(map, limits, lot + (WIDE - 1)), IN_W)
+    low, high = tl.minimum(one, other), tl.maximum(one, other) + 1
     lane = tl.arange(0, 32)
     if IN_LAST:
-        return tl.minimum(low * C + lane * SECTOR, high * C + (C - 1))
+        return x + tl.minimum(low * C + lane * SECTOR, high * C + (C - 1))
     EACH: tl.constexpr = max(32 // C, 1)  # lanes of a channel
-    return tl.minimum(low + lane % EACH * SECTOR, high) + tl.minimum(lane // EACH, C - 1) * (IN_H * IN_W)
+    return x + (tl.minimum(low + lane % EACH * SECTOR, high) + tl.minimum(lane // EACH, C - 1) * (IN_H * IN_W))
 
 
 @triton.jit
@@ -159,35 +239,56 @@ def fetch_ahead(pointers):
 
 
 @triton.jit
-def walked(
-    at, upper, below, x, v, left, right, places, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr,
-    IN_LAST: tl.constexpr,
-):  # fmt: skip
-    """`between_bytes` of one row, and what the next can go on from: (at, upper, below, value). v: a scalar.
+def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
+    """What `walked` must know of KNOWN_ROWS rows of a result from `row` on: two int32 tensors.
 
-    at: the source's row that `upper` is of, as `row_between` has it; below: what the row below it has more. Goes down a
-    row at a time, reading one and asking for the next, until it is there; from afar it takes two. All of it is exact:
-    it does not matter which rows `upper` and `below` were of before. places: of `places_of_row`.
+    (the first row of source to be read, plus 2**16 times the one behind the last; the bits of how far below its upper
+    row the result's lies, over TAP_STEPS). Read are one or two, or none: those that the row before, unless this is the
+    program's FIRST, did not lie between.
     """
+    step = tl.arange(0, KNOWN_ROWS)
+    top, low = between_rows(row_place(map, limits, row + step), IN_H)
+    before, _ = between_rows(row_place(map, limits, row + step - 1), IN_H)
+    new = tl.minimum((top - before).to(tl.uint32, bitcast=True), 2).to(tl.int32)
+    if FIRST:
+        new = tl.where(step == 0, 2, new)
+    return (top + 2) * 65536 + (top + 2 - new), as_bits(low * (1.0 / (TAP_STEPS * TAP_STEPS)))
+
+
+@triton.jit
+def row_place(map, limits, row):
+    """As `column_place`, of rows."""
+    v, _ = located(map, row, row, False)
+    place, _ = held(v - 0.5, limits[0], limits[2])
+    return place
+
+
+@triton.jit
+def walked(
+    upper, below, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    PAIRS: tl.constexpr, DOTS: tl.constexpr,
+):  # fmt: skip
+    """`between_bytes` of one row, and what the next can go on from: (upper, below, value).
+
+    upper, below: the two rows of source that the row before lay between, as `row_between` gives them. Goes down a row
+    at a time, reading one and asking for the next, until it is there; from afar it reads two. known: which it is of the
+    rows; way: what `rows_of`, `columns_of` and, unless it is None, `places_of_row` found.
+    """
+    rows, columns, places = way
     NEXT_ROW: tl.constexpr = IN_W * C if IN_LAST else IN_W
-    top, low = between_rows(v, IN_H)
-    low *= 1.0 / TAP_STEPS
-    at = tl.where((top - at).to(tl.uint32) > 2, top - 2, at)
-    while at != top:
-        at += 1
-        row = row_between(x, at + 1, left, right, C, IN_H, IN_W, IN_LAST)
-        start, climb = (), ()
-        for k in tl.static_range(C):
-            start = start + (upper[k] + below[k],)
-        for k in tl.static_range(C):
-            climb = climb + (row[k] - start[k],)
-        upper, below = start, climb
+    here = tl.arange(0, KNOWN_ROWS) == known
+    span = tl.sum(tl.where(here, rows[0], 0), 0)
+    low = from_bits(tl.sum(tl.where(here, rows[1], 0), 0))
+    row, end = span & 65535, span >> 16
+    while row != end:
+        row += 1
+        upper, below = below, row_between(row - 1, columns, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
         if places is not None:
-            fetch_ahead(x + (tl.minimum(at + 2, IN_H - 1) * NEXT_ROW + places))
+            fetch_ahead(places + tl.minimum(row, IN_H - 1) * NEXT_ROW)
     value = ()
     for k in tl.static_range(C):
-        value = value + (tl.fma(low, below[k], upper[k]),)
-    return top, upper, below, value
+        value = value + (tl.fma(low, below[k] - upper[k], unweighed(upper[k])),)
+    return upper, below, value
 
 
 @triton.jit
@@ -225,14 +326,6 @@ def nearest_pixels(
     for k in tl.static_range(C):
         value = value + (tap(here, there, needed, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND),)
     return value
-
-
-@triton.jit
-def column_place(map, limits, column):
-    """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
-    _, u = located(map, column, column, False)
-    place, _ = held(u - 0.5, limits[1], limits[3])
-    return place
 
 
 @triton.jit

@@ -123,6 +123,7 @@ def nvidia_report(kernel: CompiledKernel) -> dict:
         "loads": widths(operations, "LDG"),
         "stores": widths(operations, "STG"),
         "prefetches": sum(operation.startswith("CCTL") for operation in operations),
+        "dots": sum(operation.startswith("IDP.2A") for operation in operations),
         "shared": kernel.metadata.shared,
     }
 

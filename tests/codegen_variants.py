@@ -50,6 +50,7 @@ class Variant:
     geometry: Geometry | None = None  # of FusedAugment
     placement: Placement | None = None  # what the geometry is of
     prefetches: int = 0  # of the images' next rows
+    by_words: bool = False  # reads bytes of images that are gathered by words
     max_shared: int = 128  # bytes: reductions only, no tile passes through shared memory
 
 
@@ -111,12 +112,16 @@ AUGMENT = {
     ),
     "augment: crop, flip": augment(WINDOW, NOTHING, images=1),
     "augment: crop, flip, mix": augment(WINDOW, MIX, store_width="64"),
-    "augment: resized crop": augment(RESIZED, NOTHING, images=1, max_registers=160, prefetches=1),
-    "augment: resized crop, mix": augment(RESIZED, MIX, store_width="64", max_registers=255, prefetches=2),
+    "augment: resized crop": augment(RESIZED, NOTHING, images=1, by_words=True, prefetches=1),
+    "augment: resized crop, mix": augment(
+        RESIZED, MIX, store_width="64", max_registers=168, by_words=True, prefetches=2
+    ),
     "augment: affine to float32": augment(
         Placement((224, 224), None, None, RandomAffine(10.0)), NOTHING, F32, images=1, max_registers=255
     ),
-    "augment: DeiT": augment(DEIT, DEIT_MIX, store_width="64", max_registers=255, max_shared=1024, prefetches=2),
+    "augment: DeiT": augment(
+        DEIT, DEIT_MIX, store_width="64", max_registers=255, max_shared=1024, by_words=True, prefetches=2
+    ),
 }
 
 HOT = {

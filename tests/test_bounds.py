@@ -15,6 +15,7 @@ GUARDED = """
     import torch
     import augment_cases
     import family_cases
+    from fusedmix.placement import Placement
 
     PAGE, libc, kept = mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True), []
     libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -33,6 +34,9 @@ GUARDED = """
     for name in sys.argv[1:]:
         if name in family_cases.SPECS:
             family_cases.check("kernel", family_cases.single(name), (4, 3, 8, 9), torch.uint8, seed=len(name))
+        elif name == "resized crop, words":
+            placement = Placement((3, 64), augment_cases.RESIZED)
+            augment_cases.check("kernel", augment_cases.Case(placement), (3, 3, 5, 12), torch.uint8)
         else:
             augment_cases.check("kernel", augment_cases.CASES[name], (3, 3, 8, 9), torch.uint8, seed=len(name))
     print("unharmed")
@@ -51,7 +55,7 @@ def test_kernels_read_nothing_behind_the_batch() -> None:
         command = [sys.executable, "-c", textwrap.dedent(GUARDED), *names]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
-    crops = "smaller crop", "crop and flip", "crop, edge, mixed", "resized crop", "centre, share"
+    crops = "smaller crop", "crop and flip", "crop, edge, mixed", "resized crop", "centre, share", "resized crop, words"
     done = run(*crops, "whole", "affine", "affine, nearest, reflect", "resizemix", "resizemix bilinear")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["unharmed"]
