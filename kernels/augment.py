@@ -32,7 +32,7 @@ from .philox import words, words_at
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, walked
-from .tiles import family_values, ranked, touched_by
+from .tiles import family_values, touched_by, with_ranks
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -385,7 +385,7 @@ def augment_kernel(
             x = element + along
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
-                ranks_i = tl.load(field_i + pixel, mask=start < ranked(method_i, owned))
+                ranks_i = tl.load(field_i + pixel, mask=start < with_ranks(method_i, owned))
             upper_i, below_i, own = picture(
                 upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
                 None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, DOTS,
@@ -409,7 +409,7 @@ def augment_kernel(
                 channels = channels + (x * 0 + c,)
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = tl.load(field_j + pixel, mask=start < ranked(method_j, owned))
+                    ranks_j = tl.load(field_j + pixel, mask=start < with_ranks(method_j, owned))
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,

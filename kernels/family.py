@@ -34,7 +34,7 @@ from .mix import (
 from .pixel import to_float
 from .regions import as_bits
 from .sampling import EXACT
-from .tiles import clamp_bytes, family_values, ranked, touched_by
+from .tiles import clamp_bytes, family_values, touched_by, with_ranks
 
 MOST_HOISTED = tl.constexpr(2)  # longer lists compute what the drawn method makes of columns in its tiles only
 
@@ -151,7 +151,7 @@ def family_kernel(
             src = source(offs, C, PIXELS, TRANSPOSE)
             ranks_i, ranks_j = 0, 0
             if field_ptr is not None:
-                ranks_i = tl.load(field_i + y * W + x, mask=start < ranked(method_i, owned))
+                ranks_i = tl.load(field_i + y * W + x, mask=start < with_ranks(method_i, owned))
             store_i = mask
             if SKIP or (MIXES and not PAIRED):
                 touched_i = touched_by(
@@ -162,7 +162,7 @@ def family_kernel(
                 store_i = touched_i & mask
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = tl.load(field_j + y * W + x, mask=start < ranked(method_j, owned))
+                    ranks_j = tl.load(field_j + y * W + x, mask=start < with_ranks(method_j, owned))
                 store_j = start < owned_j
                 if SKIP:
                     touched_j = touched_by(

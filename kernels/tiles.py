@@ -283,7 +283,7 @@ def blended(method, lam, owned):
 
 
 @triton.jit
-def ranked(method, owned):
+def with_ranks(method, owned):
     """End of the elements whose ranks are looked up: all or none."""
     return tl.where(method == METHOD_FMIX, owned, 0)
 

@@ -36,6 +36,19 @@ def quicken() -> None:
             made[key] = self.__dict__
         self.__dict__ = dict(made[key])
 
+    # The type that numpy keeps its elements in, of which there is a table made anew for each.
+    find_type = interpreter._get_np_dtype
+    found: dict[str, Any] = {}
+
+    def remember_numpy(ty: Any) -> Any:
+        if ty.scalar.is_ptr():
+            return find_type(ty)
+        name = ty.scalar.name
+        if name not in found:
+            found[name] = find_type(ty)
+        return found[name]
+
+    interpreter._get_np_dtype = remember_numpy
     interpreter._patch_lang = patch_once
     interpreter.GridExecutor.__call__ = launch_afresh
     tl.block_type.__init__ = remember_type

@@ -139,7 +139,7 @@ def test_shares_count_the_turns_of_a_walk() -> None:
                 turns, at = turns + min(top - at, 2), top
     assert trace.tiles == 4 * 12
     kernel = paths.KERNELS / "taps.py"
-    line = kernel.read_text(encoding="utf-8").splitlines().index("        at += 1") + 1
+    line = kernel.read_text(encoding="utf-8").splitlines().index("        row += 1") + 1
     (share,) = {share for name, share in trace.shares().items() if name.endswith(f" {paths.names(kernel)[line]}")}
     assert 0 < share < 1
     assert share == round(turns / trace.tiles, 4)

@@ -62,32 +62,28 @@ def small(size: tuple[int, int], height: int, width: int, **options: object) -> 
 NOISE = RandomErasing(0.7, (0.1, 0.4), fill_mode="pixel", value=20.0, sigma=9.0)
 CROPS = {  # of the size of the source that it is made from
     "smaller": small((20, 12), 8, 12),
-    "larger": small((5, 8), 13, 16),
     "as far apart as may be": small((9, 20), 6, 8, crop=RandomResizedCrop((0.9, 1.0), (1.8, 2.2))),
-    "the whole": small((6, 40), 5, 16, crop=None),
+    "the whole, larger": small((4, 8), 6, 16, crop=None),
     "runs of two": small((9, 16), 7, 10),
-    "coloured": small((12, 12), 9, 16, color=augment_cases.JITTER),
-    "mixed, erased": ((12, 16), Case(small((12, 16), 9, 12)[1].placement, replace(MIX, erase=NOISE))),
-    "permuted": ((10, 24), Case(small((10, 24), 7, 12)[1].placement, replace(MIX, partner="permute"))),
+    "mixed, erased": ((12, 16), Case(small((12, 16), 6, 12)[1].placement, replace(MIX, erase=NOISE))),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CROPS)
 def test_crops_read_by_words(name: str) -> None:
-    """Bit for bit the reference's, drawn in programs of several rows and by a plan in programs of one."""
+    """Bit for bit the reference's, in programs of several rows."""
     size, case = CROPS[name]
     some, shape = Launch(16, 4, 1), (3, 3, *size)
     x = augment_cases.images(shape, torch.uint8, False)
     variant = Variant(case.recipe, x.dtype, shape=shape, geometry=case.geometry(x), placement=case.placement)
     assert constants_of(shape_of(variant), some)["PAIRS"]
     augment_cases.check("kernel", case, shape, torch.uint8, launch=some)
-    augment_cases.check("kernel", case, shape, torch.uint8, launch=Launch(16, 1, 1), seed=1, replay=True)
 
 
 def test_programs_of_more_rows_than_a_warp_has_threads() -> None:
-    """What is known of 32 rows is found anew for the next."""
-    case = Case(Placement((40, 8), augment_cases.RESIZED, Flip(0.5, 0.3)), MIX)
-    augment_cases.check("kernel", case, (2, 3, 30, 12), torch.uint8, launch=Launch(8, 40, 1))
+    """What is known of 32 rows is found anew for the next, drawn or by a plan."""
+    case = Case(Placement((36, 8), augment_cases.RESIZED, Flip(0.5, 0.3)), MIX)
+    augment_cases.check("kernel", case, (2, 3, 30, 12), torch.uint8, launch=Launch(8, 36, 1), replay=True)
 
 
 def test_images_that_do_not_begin_on_words(monkeypatch: pytest.MonkeyPatch) -> None:
