@@ -428,7 +428,7 @@ def augment_kernel(
                 store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
             begin += NEXT_TILE
             start += NEXT_TILE
-            if WALKS and TILES > KNOWN_ROWS:  # noqa: SIM102
+            if WALKS and TILES > KNOWN_ROWS:  # noqa: SIM102, a branch of constants: compiled in or not
                 if known == KNOWN_ROWS - 1:
                     rows_i = rows_of(map_i, limits_i, row + 1, IN_H, False)
                     if MIXES and PAIRED:

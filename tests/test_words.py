@@ -54,18 +54,17 @@ def test_dots_are_of_nvidia_alone() -> None:
     assert not constants_of(shape, hip=True)["DOTS"]
 
 
-def small(size: tuple[int, int], height: int, width: int, **options: object) -> tuple[tuple[int, int], Case]:
-    crop = options.pop("crop", augment_cases.RESIZED)
-    return size, Case(Placement((height, width), crop, Flip(0.5, 0.3), **options))  # type: ignore[arg-type]
+def resized(height: int, width: int, crop: RandomResizedCrop | None = augment_cases.RESIZED) -> Placement:
+    return Placement((height, width), crop, Flip(0.5, 0.3))
 
 
 NOISE = RandomErasing(0.7, (0.1, 0.4), fill_mode="pixel", value=20.0, sigma=9.0)
 CROPS = {  # of the size of the source that it is made from
-    "smaller": small((20, 12), 8, 12),
-    "as far apart as may be": small((9, 20), 6, 8, crop=RandomResizedCrop((0.9, 1.0), (1.8, 2.2))),
-    "the whole, larger": small((4, 8), 6, 16, crop=None),
-    "runs of two": small((9, 16), 7, 10),
-    "mixed, erased": ((12, 16), Case(small((12, 16), 6, 12)[1].placement, replace(MIX, erase=NOISE))),
+    "smaller": ((20, 12), Case(resized(8, 12))),
+    "as far apart as may be": ((9, 20), Case(resized(6, 8, RandomResizedCrop((0.9, 1.0), (1.8, 2.2))))),
+    "the whole, larger": ((4, 8), Case(resized(6, 16, None))),
+    "runs of two": ((9, 16), Case(resized(7, 10))),
+    "mixed, erased": ((12, 16), Case(resized(6, 12), replace(MIX, erase=NOISE))),
 }  # fmt: skip
 
 
@@ -81,9 +80,9 @@ def test_crops_read_by_words(name: str) -> None:
 
 
 def test_programs_of_more_rows_than_a_warp_has_threads() -> None:
-    """What is known of 32 rows is found anew for the next, drawn or by a plan."""
-    case = Case(Placement((36, 8), augment_cases.RESIZED, Flip(0.5, 0.3)), MIX)
-    augment_cases.check("kernel", case, (2, 3, 30, 12), torch.uint8, launch=Launch(8, 36, 1), replay=True)
+    """What is known of 32 rows is found anew for the next; here by a plan."""
+    case, table = Case(resized(36, 8), MIX), Launch(8, 36, 1)
+    augment_cases.check("kernel", case, (2, 3, 30, 12), torch.uint8, launch=table, replay=True)
 
 
 def test_images_that_do_not_begin_on_words(monkeypatch: pytest.MonkeyPatch) -> None:
