@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .cpu import native
+
 
 def fmix_ranks(
     batch: int, height: int, width: int, decay: float, official: bool, device: torch.device, seed: int | None
@@ -29,6 +31,10 @@ def fmix_ranks(
         edges[0] = edges[-1 if width % 2 == 0 else 0] = 2.0**0.5
         spectrum = torch.view_as_complex(noise) * edges
     image = torch.fft.irfft2(spectrum, s=(height, width))
-    order = image.flatten(1).argsort(1, descending=True)
+    traced = torch.compiler.is_compiling()
+    library = native.library() if image.device.type == "cpu" and not traced else None
+    if library is not None:
+        return native.ranks(library, image.flatten(1)).view(batch, height, width)
+    order = image.flatten(1).argsort(stable=True, dim=1, descending=True)
     ranks = torch.arange(height * width, device=device, dtype=torch.int32).expand(batch, -1)
     return torch.empty_like(ranks).scatter_(1, order, ranks).view(batch, height, width)

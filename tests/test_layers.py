@@ -10,10 +10,10 @@ import fusedmix
 
 PACKAGE = Path(fusedmix.__file__).parent
 FLOORS = [  # lowest first; a module may import from its own floor's folder and from below
-    ["recipe", "rng", "layout", "schedule", "field"],
+    ["recipe", "rng", "layout", "schedule"],
     ["reference", "kernels"],
     ["cpu", "launch"],
-    ["ops"],
+    ["ops", "field"],
     ["spec"],
     ["labels", "placement"],
     ["checks"],

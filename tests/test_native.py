@@ -1,5 +1,6 @@
 """The CPU path's native loops: their draws beside numpy's, images larger than a block, and machines that lack them."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from cases import EXACT, METHODS, assert_equal, expect, images, run, targets, without_native
-from family_cases import check
+from family_cases import SPECS, check, everything, extras_for, single
+from family_cases import expect as expect_family
 
 import fusedmix
 from fusedmix.cpu import native, sampling
 from fusedmix.recipe import FLIP, MODES, PARTNERS, PERMUTE, Recipe
-from fusedmix.spec import CutMix, Cutout, Mixup, Policy, RandomErasing
+from fusedmix.spec import Policy, RandomErasing
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C compiler")
 
@@ -93,33 +95,63 @@ def test_batches_larger_than_a_cache(shape: tuple[int, ...], skipped: int, monke
             assert bool((around[:skipped] == 99).all() and (around[skipped + x.numel() :] == 99).all())
 
 
-BOXES = {
-    "erasing": RandomErasing(0.7, value=(1.0, 2.0, 3.0)),
-    "erasing linear, several": RandomErasing(1.0, (0.05, 0.9), (0.1, 5.0), "linear", max_count=4, value=9.0),
-    "erasing, often too large": RandomErasing(1.0, (0.6, 1.0), (0.01, 90.0)),
-    "cutout": Cutout(7, n_holes=3, value=4.0),
+FAMILY = {
+    **{name: single(name) for name in SPECS},
+    "erasing, several": Policy(((RandomErasing(1.0, (0.05, 0.9), (0.1, 5.0), "linear", max_count=4, value=9.0), 1.0),)),
+    "erasing, often too large": Policy(((RandomErasing(1.0, (0.6, 1.0), (0.01, 90.0)), 1.0),)),
+    "all, then holes": everything("cutout"),
+    "all, then noise": everything("erasing pixel"),
+    "pairs, then a grid": everything("gridmask", mode="pair", partner="exact"),
 }
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("name", BOXES)
-def test_boxes(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is dropped or erased, alone and after what is mixed: drawn and filled in C, and without a compiler."""
-    monkeypatch.setattr(native, "threads_for", lambda nbytes: threads)
-    fills = []
-    fill = native.fill
-    monkeypatch.setattr(native, "fill", lambda *arguments: fills.append(fill(*arguments)) or fills[-1])
-    spec = BOXES[name]
-    policies = Policy(((spec, 0.8),)), Policy(((CutMix(), 0.4), (Mixup(), 0.2), (spec, 0.3)), spec)
-    norm = torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])
-    for policy, dtype, last, shape in product(
-        policies, (torch.float32, torch.uint8, torch.float16), (False, True), ((9, 3, 12, 17), (40, 3, 5, 4))
-    ):
-        for options in ({}, {"in_place": True}, {"norm": norm, "out_dtype": torch.bfloat16}):
-            for implementation in ("cpu", "numpy"):
-                check(implementation, policy, shape, dtype, last, seed=3, **options)
-    assert True in fills
-    assert (False in fills) == (name == "erasing"), "channels_last pixels of several values are left to torch"
+@pytest.mark.parametrize("name", FAMILY)
+def test_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images smaller and larger than a block, in C and without a compiler; written past the cache; in place."""
+    monkeypatch.setattr(native, "threads_for", lambda nbytes: 3)
+    done = []
+    family = native.family
+    monkeypatch.setattr(native, "family", lambda *arguments: done.append(family(*arguments)) or done[-1])
+    policy, norm = FAMILY[name], torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])
+    dtypes = (torch.float32, torch.uint8, torch.bfloat16, torch.float16)
+    for dtype, last, shape in product(dtypes, (False, True), ((14, 3, 12, 17), (6, 3, 33, 40), (9, 3, 1, 2))):
+        check("cpu", policy, shape, dtype, last, seed=3, in_place=True)
+        check("cpu", policy, shape, dtype, last, seed=3, norm=norm, out_dtype=torch.bfloat16)
+        if shape[0] == 14:
+            check("numpy", policy, shape, dtype, last, seed=3)
+        with monkeypatch.context() as m:
+            m.setattr(native, "LARGE", 0)
+            check("cpu", policy, shape, dtype, last, seed=4, out_dtype=torch.float32)
+    if name != "mixup":  # which is `native.mix`
+        assert done
+        assert all(done)
+
+
+def test_plans_from_anywhere_reach_no_memory_outside() -> None:
+    """Numbers of a plan that no draw makes: a result of some kind, or an error."""
+    random = np.random.default_rng(1)
+    for name in SPECS:
+        policy = single(name)
+        x = images((4, 3, 9, 11), torch.float32)
+        knobs, fill, field = extras_for(policy, x, None)
+        plan = expect_family(x, None, policy).plan
+        for column in range(plan.shape[1]):
+            for value in (-(2**31), -1, 1, 7, 2**31 - 1, int(random.integers(-(2**31), 2**31))):
+                changed = plan.clone()
+                changed[:, column] = value
+                with contextlib.suppress(IndexError, RuntimeError, ValueError, OverflowError, AssertionError, KeyError):
+                    run("cpu", x, None, policy.recipe, replay=changed, extras=(knobs, fill, field))
+
+
+def test_ranks() -> None:
+    """Of many equal values, of signs, of images of few and of many pixels."""
+    library = native.library()
+    for n in (1, 5, 1000, 10_000):
+        x = torch.randn(6, n)
+        x[0], x[1], x[2], x[3, 0] = (3 * x[0]).round(), 0.0, -x[2].abs(), -0.0
+        order = x.argsort(stable=True, dim=1, descending=True)
+        want = torch.empty(6, n, dtype=torch.int32).scatter_(1, order, torch.arange(n, dtype=torch.int32).expand(6, -1))
+        assert torch.equal(native.ranks(library, x), want)
 
 
 def test_boxes_of_a_plan_reach_no_memory_outside() -> None:
@@ -131,7 +163,7 @@ def test_boxes_of_a_plan_reach_no_memory_outside() -> None:
 
 
 def test_it_does_what_it_says_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The usual calls end in native code; float16 blends and another layout don't."""
+    """The usual calls end in native code; another layout doesn't."""
     done = []
     mix = native.mix
     monkeypatch.setattr(native, "mix", lambda *arguments: done.append(mix(*arguments)) or done[-1])
@@ -141,10 +173,10 @@ def test_it_does_what_it_says_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     fusedmix.fused_cutmix(half, inplace=True)
     fusedmix.fused_cutmix(x.contiguous(memory_format=torch.channels_last))
     fusedmix.fused_cutmix((x * 255).byte(), mean=127.0, std=50.0, out_dtype=torch.bfloat16)
-    assert done == [True] * 5
     fusedmix.fused_mixup(half)
+    assert done == [True] * 5 + [native.knows_halves(native.library())]
     fusedmix.fused_cutmix(x, memory_format=torch.channels_last)
-    assert done[5:] == [False] * 2
+    assert done[6:] == [False]
 
 
 def test_partners_out_of_range_reach_no_memory() -> None:

@@ -30,7 +30,7 @@ from fusedmix.reference.augment import (
 from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
 
-from .family import SMALL_SAMPLE, Samples, is_boxed, rows_of, words
+from .family import SMALL_SAMPLE, Samples, draw, in_c, is_boxed, rows_of, words
 from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
 from .sampling import Array
 
@@ -71,7 +71,7 @@ def augment_into(
         assert knobs is not None
         drawn = draw_augment(
             recipe, geometry, knobs, x.shape, brightest(x.dtype), seed, offset, sample_offset, gray=gray,
-            partner=partner, words=words,
+            partner=partner, words=words, drawing=draw,
         )  # fmt: skip
         if plan is not None:
             plan.copy_(pack_augment(drawn))
@@ -117,10 +117,13 @@ def fill_images(
         value = values[: len(members)]
         placed = value if alone else scratch[: len(needed)]
         source.place(needed, placed)
+        whole = out[members[0] : members[-1] + 1] if in_order(members) else None
+        if whole is not None and in_c(placed, whole, norm, family, recipe, fill, ranks):
+            continue
         if not alone:
             mix_into(value, placed, family, recipe, fill, ranks, small)
-        if in_order(members):
-            finish(value, norm, out[members[0] : members[-1] + 1])
+        if whole is not None:
+            finish(value, norm, whole)
         elif small:
             finished = torch.empty_like(value, dtype=out.dtype)
             finish(value, norm, finished)
@@ -135,6 +138,8 @@ def mix_into(
 ) -> None:
     """Fills `value` with the first images of `placed`, mixed with their partners among all of them, and erased."""
     own, changes = placed[: len(value)], (*recipe.choices, recipe.erase)
+    if in_c(placed, value, None, family, recipe, fill, field):
+        return
     if small and all(method_of(c) in (METHOD_NONE, METHOD_CUTMIX) for c in changes):
         other = placed[family.partner]  # boxes of many samples at once, before they are converted
         rows = sample_rows(other)

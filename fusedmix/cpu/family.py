@@ -1,4 +1,4 @@
-"""The family on the CPU: the reference's draws with numpy's Philox; then a copy changed sample by sample."""
+"""The family on the CPU: in C, or the reference's draws with numpy's Philox, then a copy changed sample by sample."""
 
 from functools import cached_property
 
@@ -8,11 +8,7 @@ from torch import Tensor
 
 from fusedmix import recipe as codes
 from fusedmix import rng
-from fusedmix.layout import is_channels_last, sample_is_dense
 from fusedmix.recipe import (
-    KNOB_EDGE,
-    METHOD_CUTOUT,
-    METHOD_ERASING,
     METHOD_FMIX,
     METHOD_GRIDMASK,
     METHOD_GRIDMIX,
@@ -34,7 +30,6 @@ from fusedmix.reference.family import (
     apply_family,
     chosen_cells,
     draw_family,
-    dropped_region,
     pack,
     pixels,
     resized,
@@ -46,12 +41,11 @@ from fusedmix.reference.pixel import lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
 from . import native
-from .native import Array
-from .sampling import MASK64, drawing, mates
-from .sampling import unit as numpy_unit
+from .sampling import MASK64, NO_BOX, mates
 from .sampling import words as numpy_words
 
 SMALL_SAMPLE = 1 << 16  # float32 bytes below which passes over many samples beat a loop over them
+MIXUP = Recipe(switch_prob=0.0)
 CHUNK_BYTES = 1 << 22  # float32 bytes of a chunk: with its masks it stays near the cache
 
 
@@ -63,45 +57,27 @@ def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[
     return tuple(torch.from_numpy(word.astype(np.int64)).view(index.shape) for word in drawn)
 
 
-def dropped(
-    code: int, knob: Tensor, seed: int, offset: int, index: Tensor, streams: tuple[int, int], height: int, width: int,
-    words: Words,
-) -> list[Tensor]:  # fmt: skip
-    """The reference's `dropped_region`; boxes in C where there is a compiler."""
-    library = native.library()
-    if library is None or not is_box(code):
-        return dropped_region(code, knob, seed, offset, index, streams, height, width, words)
-    boxes = native.holes(
-        library, code, knob.numpy(), seed & MASK64, offset & MASK64, index.numpy(), streams, height, width
-    )
-    return list(torch.from_numpy(boxes).flatten(1).unbind(1))
-
-
 def draw(
-    recipe: Recipe, knobs: Tensor, batch: int, height: int, width: int, seed: int, offset: int, sample_offset: int,
-    lam: Tensor | None, box: Tensor | None, partner: Tensor | None,
+    recipe: Recipe, knobs: Tensor, batch: int, height: int, width: int, seed: int, offset: int, sample_offset: int = 0,
+    *, lam: Tensor | None = None, box: Tensor | None = None, partner: Tensor | None = None, words: Words = words,
 ) -> FamilyDraw:  # fmt: skip
-    """The reference's `draw_family`; boxes that are all there is to draw by numpy."""
+    """The reference's `draw_family`, in C where there is a compiler."""
     library = native.library()
-    alone = len(recipe.choices) == 1 and is_box(recipe.choices[0]) and not recipe.erase
-    if library is None or not alone:
+    if library is None:
         return draw_family(
             recipe, knobs, batch, height, width, seed, offset, sample_offset, lam=lam, box=box, partner=partner,
-            words=words, dropping=dropped,
+            words=words,
         )  # fmt: skip
-    code, knob = recipe.choices[0], knobs[0].numpy()
     mate = mates(recipe, seed, offset, sample_offset, batch, None if partner is None else partner.numpy())
-    sample = np.broadcast_to(drawing(recipe, mate, sample_offset), batch)
-    apply, key, _, _ = numpy_words(seed, offset, sample, rng.STREAM_SAMPLE)
-    here = numpy_unit(apply) < knob[KNOB_EDGE]
-    streams = rng.STREAM_REGION, rng.STREAM_HOLES
-    boxes = native.holes(library, code, knob, seed & MASK64, offset & MASK64, sample, streams, height, width)
-    slots = np.zeros((batch, recipe.slots), np.int64)
-    slots[:, : 4 * boxes.shape[1]] = np.where(here[:, None, None], boxes, 0).reshape(batch, 4 * boxes.shape[1])
-    region = (slots, np.where(here, key.astype(np.int64), 0), np.where(here, codes.row_code(code, 0), 0))
+    given = None if lam is None else lam.float().expand(batch).clamp(0, 1).numpy()
+    method, drawn_lam, drawn_partner, columns = native.draw_family(
+        library, recipe, knobs.numpy(), height, width, seed & MASK64, offset & MASK64, sample_offset, mate, given,
+        None if box is None else box.numpy(),
+    )  # fmt: skip
+    region, erased = (Region(*map(torch.from_numpy, part)) for part in columns)
     return FamilyDraw(
-        torch.from_numpy(np.where(here, method_of(code), METHOD_NONE).astype(np.int32)), torch.ones(batch),
-        torch.arange(batch), torch.from_numpy(mate), Region(*map(torch.from_numpy, region)), None,
+        torch.from_numpy(method), torch.from_numpy(drawn_lam), torch.from_numpy(drawn_partner), torch.from_numpy(mate),
+        region, erased if recipe.erase else None,
     )  # fmt: skip
 
 
@@ -118,15 +94,21 @@ def family_into(
         drawn = unpack(plan, recipe)
     else:
         assert knobs is not None
-        drawn = draw(recipe, knobs, len(x), height, width, seed, offset, sample_offset, lam, box, partner)
+        drawn = draw(
+            recipe, knobs, len(x), height, width, seed, offset, sample_offset, lam=lam, box=box, partner=partner
+        )
         if plan is not None:
             plan.copy_(pack(drawn))
 
     x, written = x.detach(), out.detach()
     in_place = x.data_ptr() == out.data_ptr()
+    if in_c(x, written, norm, drawn, recipe, fill, field):
+        return drawn
     source = x
     if in_place and recipe.pairing != codes.ALONE and bool((drawn.partner != torch.arange(len(x))).any()):
         source = x.clone()
+        if in_c(source, written, norm, drawn, recipe, fill, field):
+            return drawn
     if recipe.has_box and x.numel() and 4 * x[0].numel() < SMALL_SAMPLE and not is_boxed(recipe):
         compute_small(source, written, drawn, recipe, norm, fill, field)
         return drawn
@@ -143,6 +125,20 @@ def family_into(
         samples.change_all(value, start)
         written[part] = finished(value, norm, out.dtype)
     return drawn
+
+
+def in_c(
+    x: Tensor, out: Tensor, norm: Tensor | None, drawn: FamilyDraw, recipe: Recipe, fill: Tensor | None,
+    field: Tensor | None,
+) -> bool:  # fmt: skip
+    """Makes `out` of the first samples of x, by loops in C. False, and nothing written, for what they do not know."""
+    library = native.library()
+    if library is None:
+        return False
+    if recipe.has_box:
+        return native.family(library, x, out, norm, drawn, recipe, fill, field)
+    method, lam, partner, mate = (column.numpy() for column in drawn[:4])
+    return native.mix(library, x, out, norm, (method, lam, partner, mate, NO_BOX), MIXUP)
 
 
 def is_boxed(recipe: Recipe) -> bool:
@@ -183,19 +179,6 @@ def rows_of(drawn: FamilyDraw, part: slice | Tensor) -> FamilyDraw:
 Lists = tuple[list[list[int]], list[int], list[int]]
 
 
-def is_box(code: int) -> bool:
-    """True for the methods that drop boxes."""
-    return method_of(code) in (METHOD_CUTOUT, METHOD_ERASING)
-
-
-def rows_among(some: list[int], code: Array) -> Array:
-    """The place of each code among `some`, or -1."""
-    row = np.full(len(code), -1)
-    for k, this in enumerate(some):
-        row[code == this] = k
-    return row
-
-
 class Samples:
     """The samples of a batch: what each had replaced, and with what."""
 
@@ -217,32 +200,8 @@ class Samples:
         """Does to `target`, a copy of the samples from `first` on in any dtype, what was drawn for them."""
         part = slice(first, first + len(target))
         for stage, region in enumerate(self.stages):
-            code, key = region.code[part].numpy(), region.key[part].numpy()
-            done = self.fill_boxes(target, region.slots[part].numpy(), code, key)
-            for n in np.nonzero((code != 0) & ~done)[0].tolist():
+            for n in np.flatnonzero(region.code[part].numpy()).tolist():
                 self.change(first + n, stage, target[n])
-
-    def fill_boxes(self, target: Tensor, slots: Array, code: Array, key: Array) -> Array:
-        """Fills boxes of constants and of noise in all samples at once. True for those that are done: bool [B]."""
-        filled = np.zeros(len(code), bool)
-        library = native.library()
-        if library is None or not sample_is_dense(target, is_channels_last(target)):
-            return filled
-        boxes = slots[:, : slots.shape[1] // 4 * 4].reshape(len(code), -1, 4)
-        codes_here = [c for c in set(code.tolist()) if is_box(c)]
-        constant = [c for c in codes_here if noise_kind(c) == NOISE_NONE]
-        noisy = [c for c in codes_here if noise_kind(c) != NOISE_NONE]
-        if constant:
-            row = rows_among(constant, code)
-            values = [self.constant(this, target.dtype)[:, 0, 0] for this in constant]
-            if native.fill(library, target, boxes, row, torch.stack(values).expand(-1, target.shape[1])):
-                filled |= row >= 0
-        if noisy:
-            assert self.fill is not None
-            row, fills = rows_among(noisy, code), self.fill[[this >> ROW_SHIFT for this in noisy]]
-            if native.noise(library, target, boxes, row, fills, [noise_kind(c) == NOISE_PIXEL for c in noisy], key):
-                filled |= row >= 0
-        return filled
 
     def constant(self, code: int, dtype: torch.dtype) -> Tensor:
         """What a code without noise is filled with: [C or 1, 1, 1]."""

@@ -1,5 +1,4 @@
-"""`native.c`, compiled once for this machine: Philox words; mixup and CutMix of whole batches, draws included; boxes,
-filled with constants or noise.
+"""`native.c`, compiled once for this machine: Philox words; draws and images of mixup and CutMix, and of the family.
 
 Without a C compiler, or with FUSEDMIX_NATIVE=0 in the environment, there is no library, and numpy and torch do the
 same.
@@ -22,53 +21,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fusedmix import recipe as recipes
 from fusedmix import rng
-from fusedmix.layout import is_channels_last
-from fusedmix.recipe import FLAG_LINEAR, KNOB_A, METHOD_ERASING, Recipe, count_of, has_flag, method_of, side_range
+from fusedmix.layout import is_channels_last, sample_is_dense
+from fusedmix.recipe import FLAG_BILINEAR, Recipe, has_flag, side_range
+from fusedmix.reference.family import FamilyDraw
 
 Array = NDArray
 
-SOURCE = Path(__file__).with_name("native.c")
+FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 VECTORS = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}  # by what torch finds
 OPENMP = "-fopenmp"  # its runtime is the one that torch has loaded: both share a pool of threads
 COMPILE_SECONDS = 60
-TYPES = {torch.uint8: 0, torch.float32: 1, torch.bfloat16: 2}
-COPIED = {1: 0, 4: 1, 2: 3}  # by bytes an element, where nothing is computed
+TYPES = {torch.uint8: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
+COPIED = {1: 0, 4: 1, 2: 4}  # by bytes an element, where nothing is computed
 NO_MEMORY = 1  # a status of native.c
 ONE_THREAD = 1 << 18  # bytes of a batch below which waking a thread costs more than it saves
 LARGE = 1 << 25  # bytes of a batch from which writing past the caches is faster
 
 
-REALS = {
-    "log": rng.LOG_POLY, "exp": rng.EXP_POLY, "expm1": rng.EXPM1_POLY, "sin": rng.SIN_POLY, "ln2": rng.LN2,
-    "ln2_hi": rng.LN2_HI, "ln2_lo": rng.LN2_LO, "log2_e": rng.LOG2_E, "max_log": rng.BETA_MAX_LOG,
-    "max_ratio": rng.BETA_MAX_RATIO,
-}  # fmt: skip
-
-
 class Settings(ctypes.Structure):
-    """As in native.c."""
+    """As in draw.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("height", "width")),
         *((name, ctypes.c_int64 * 2) for name in ("least", "sides")),
         *((name, ctypes.c_int64) for name in ("mode", "has_box", "has_mixup", "correct_lam")),
         *((name, ctypes.c_float) for name in ("p", "switch_prob", "mixup_alpha", "cutmix_alpha")),
-        *((name, ctypes.c_float * len(v) if isinstance(v, tuple) else ctypes.c_float) for name, v in REALS.items()),
     )
 
 
-class Noise(ctypes.Structure):
-    """As in native.c."""
+class Regions(ctypes.Structure):
+    """As in draw.c."""
 
-    _fields_ = (*((name, ctypes.c_int64) for name in ("stream", "step", "shift", "first")), ("table", ctypes.c_void_p))
-
-
-@functools.cache
-def noise_source() -> Noise:
-    table = rng.normal_table()  # which is kept there
-    return Noise(rng.STREAM_NOISE, rng.STREAM_STEP, rng.NORMAL_SHIFT, rng.NORMAL_FIRST, table.data_ptr())
+    _fields_ = (*((name, ctypes.c_void_p) for name in ("slots", "key", "code")), ("count", ctypes.c_int64))
 
 
 @functools.lru_cache(maxsize=256)
@@ -77,7 +64,7 @@ def settings_of(recipe: Recipe, height: int, width: int) -> Settings:
     least, sides = zip(*(ranges if recipe.minmax_hi >= 0 else [(0, 0)] * 2), strict=True)
     names = ("mode", "has_box", "has_mixup", "correct_lam", "p", "switch_prob", "mixup_alpha", "cutmix_alpha")
     return Settings(
-        height=height, width=width, least=least, sides=sides, **{name: getattr(recipe, name) for name in names}, **REALS
+        height=height, width=width, least=least, sides=sides, **{name: getattr(recipe, name) for name in names}
     )
 
 
@@ -108,6 +95,19 @@ def cache_folder() -> Path | None:
     return folder if ours and os.access(folder, os.W_OK) else None
 
 
+def constants() -> str:
+    """The numbers of recipe.py and rng.py as macros of C, real ones as float32."""
+
+    def literal(value: Any) -> str:
+        if isinstance(value, tuple):
+            return "{" + ", ".join(map(literal, value)) + "}"
+        return f"{float(np.float32(value)).hex()}f" if isinstance(value, float) else str(value)
+
+    values = {name: value for module in (recipes, rng) for name, value in vars(module).items() if name.isupper()}
+    numbers = {name: v for name, v in values.items() if isinstance(v[0] if isinstance(v, tuple) else v, int | float)}
+    return "".join(f"#define {name} {literal(value)}\n" for name, value in numbers.items())
+
+
 def load(folder: Path) -> ctypes.CDLL:
     """The library of this source, compiler and kind of processor; built if `folder` lacks it."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
@@ -115,13 +115,15 @@ def load(folder: Path) -> ctypes.CDLL:
         raise OSError("no C compiler")
     vectors = VECTORS.get(torch.backends.cpu.get_cpu_capability())
     choices = [*([(vectors, OPENMP)] if vectors else []), (OPENMP,), ()]
-    key = repr((SOURCE.read_text(), FLAGS, choices, compiler, platform.machine(), platform.libc_ver()))
+    sources = [path.read_text() for path in sorted(FOLDER.glob("*.[ch]"))]
+    key = repr((sources, constants(), FLAGS, choices, compiler, platform.machine(), platform.libc_ver()))
     path = folder / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # renamed when whole: processes may race
             built = Path(unfinished) / path.name
+            Path(unfinished, "constants.h").write_text(constants())
             for choice in choices:
-                command = [compiler, *FLAGS, *choice, str(SOURCE), "-o", str(built)]
+                command = [compiler, *FLAGS, *choice, "-I", unfinished, str(FOLDER / "native.c"), "-o", str(built)]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
                 if done.returncode == 0:
                     break
@@ -130,23 +132,28 @@ def load(folder: Path) -> ctypes.CDLL:
             os.replace(built, path)
     found = ctypes.CDLL(str(path))
     size, number, real, pointer = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-    counter = (ctypes.c_uint64, ctypes.c_uint64)
+    counter, images, flags = (ctypes.c_uint64, ctypes.c_uint64), (pointer, pointer, number, number), (number,) * 3
     functions: tuple[tuple[Any, Any, list[Any]], ...] = (
         (found.fusedmix_words, None, [*counter, size, pointer, pointer, size, pointer]),
         (found.fusedmix_draw, None, [pointer, *counter, size, size, number, *[pointer] * 7]),
-        (found.fusedmix_mix, number, [pointer, pointer, number, number, *[size] * 6, *[pointer] * 6, number, number]),
-        (
-            found.fusedmix_holes,
-            None,
-            [pointer, *counter, size, *[pointer] * 3, size, pointer, number, number, size, pointer],
-        ),
-        (found.fusedmix_fill, None, [pointer, *[size] * 6, pointer, size, pointer, pointer, number, number]),
-        (found.fusedmix_noise, None, [pointer, number, *[size] * 5, pointer, size, *[pointer] * 5, number]),
+        (found.fusedmix_mix, number, [*images, *[size] * 6, *[pointer] * 6, number, number]),
+        (found.fusedmix_draw_family, None, [*counter, *[size] * 4, number, pointer, size, *[pointer] * 9]),
+        (found.fusedmix_family, number, [*images, *[size] * 7, number, *[pointer] * 8, size, *[pointer] * 2, *flags]),
+        (found.fusedmix_ranks, number, [pointer, size, size, pointer, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
     )
     for function, result, arguments in functions:
         function.restype, function.argtypes = result, arguments
     return found
+
+
+@functools.cache
+def knows_halves(library: ctypes.CDLL) -> bool:
+    return bool(ctypes.c_int.in_dll(library, "fusedmix_knows_halves").value)
+
+
+def computes_with(library: ctypes.CDLL, *dtypes: torch.dtype) -> bool:
+    return all(t in TYPES and (t != torch.float16 or knows_halves(library)) for t in dtypes)
 
 
 def threads_for(nbytes: int) -> int:
@@ -200,7 +207,7 @@ def mix(
     last = is_channels_last(x)
     computes = norm is not None or out.dtype != x.dtype or recipe.has_mixup
     if (
-        (computes and not (x.dtype in TYPES and out.dtype in TYPES))
+        (computes and not computes_with(library, x.dtype, out.dtype))
         or (norm is not None and last)
         or is_channels_last(out) != last
     ):
@@ -241,66 +248,69 @@ def one_hot(
     )  # fmt: skip
 
 
-def holes(
-    library: ctypes.CDLL, code: int, knob: Array, seed: int, offset: int, index: Array, streams: tuple[int, int],
-    height: int, width: int,
-) -> Array:  # fmt: skip
-    """The boxes of Cutout or Random Erasing, as the reference's `holes`: int64 [n, holes, 4]."""
-    index, knob = np.ascontiguousarray(index, np.int64), np.ascontiguousarray(knob[KNOB_A:], np.float32)
-    boxes = np.empty((len(index), count_of(code), 4), np.int64)
-    stream, step = np.array(streams), np.array([rng.STREAM_STEP, rng.STREAM_STEP * rng.TRY_STEP])
-    library.fusedmix_holes(
-        ctypes.byref(settings_of(Recipe(), height, width)), seed, offset, len(index), index.ctypes.data,
-        stream.ctypes.data, step.ctypes.data, rng.TRIES, knob.ctypes.data, method_of(code) == METHOD_ERASING,
-        has_flag(code, FLAG_LINEAR), boxes.shape[1], boxes.ctypes.data,
+def draw_family(
+    library: ctypes.CDLL, recipe: Recipe, knobs: Array, height: int, width: int, seed: int, offset: int,
+    sample_offset: int, mate: Array, lam: Array | None, box: Array | None,
+) -> tuple[Array, Array, Array, list[tuple[Array, Array, Array]]]:  # fmt: skip
+    """Method, lam, partner, and the columns of the region and of what is erased, see `reference.family.FamilyDraw`."""
+    batch, choices = len(mate), np.array([*recipe.choices, recipe.erase], np.int64)
+    method, drawn_lam, partner = np.empty(batch, np.int32), np.empty(batch, np.float32), np.empty(batch, np.int64)
+    columns = [
+        (np.empty((batch, slots), np.int64), np.empty(batch, np.int64), np.empty(batch, np.int64))
+        for slots in (recipe.slots, recipe.erase_slots)
+    ]
+    knobs, mate = np.ascontiguousarray(knobs, np.float32), np.ascontiguousarray(mate, np.int64)
+    lam = None if lam is None else np.ascontiguousarray(lam, np.float32)
+    box = None if box is None else np.ascontiguousarray(box, np.int64)
+    library.fusedmix_draw_family(
+        seed, offset, sample_offset, batch, height, width, recipe.mode, choices.ctypes.data, len(recipe.choices),
+        *(None if a is None else a.ctypes.data for a in (knobs, mate, lam, box, method, drawn_lam, partner)),
+        *(ctypes.byref(regions_of(*part)) for part in columns),
     )  # fmt: skip
-    return boxes
+    return method, drawn_lam, partner, columns
 
 
-def fill(library: ctypes.CDLL, out: Tensor, box: Array, row: Array, value: Tensor) -> bool:
-    """Fills boxes, int64 [B, n, 4], of `out`, [B, C, H, W]; of each sample with the row of value, [rows, C], that `row`
-    names, or with nothing at -1. False, and nothing written, for what it does not know.
+def regions_of(slots: Array, key: Array, code: Array) -> Regions:
+    """They keep no reference: the arrays must outlive them."""
+    return Regions(slots.ctypes.data, key.ctypes.data, code.ctypes.data, slots.shape[1])
+
+
+def family(
+    library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, drawn: FamilyDraw, recipe: Recipe,
+    fill: Tensor | None, field: Tensor | None,
+) -> bool:  # fmt: skip
+    """Makes `out`, which may be x, of the first samples of x, [B, C, H, W]. False, and nothing written, for what it
+    does not know.
     """
-    planes, height, width = out.shape[1:]
-    if is_channels_last(out):
-        if not bool((value == value[:, :1]).all()):
-            return False
-        box, value = box * np.array([1, planes, 1, planes]), value[:, :1]
-        planes, width = 1, width * planes
-    value = value.contiguous()
-    box, row = np.ascontiguousarray(box, np.int64), np.ascontiguousarray(row, np.int64)
-    library.fusedmix_fill(
-        out.data_ptr(),
-        out.element_size(),
-        out.stride(0) * out.element_size(),
-        len(out),
-        planes,
-        height,
-        width,
-        box.ctypes.data,
-        box.shape[1],
-        row.ctypes.data,
-        value.data_ptr(),
-        out.nbytes >= LARGE,
-        threads_for(out.nbytes),
-    )
-    return True
-
-
-def noise(
-    library: ctypes.CDLL, out: Tensor, box: Array, row: Array, fill: Tensor, pixels: list[bool], key: Array
-) -> bool:
-    """Fills boxes of `out` as `fill` does, with noise: value and sigma of the rows of fill, [rows, 2, C], and whether
-    every pixel has its own. key: [B], of each sample's noise.
-    """
-    if out.dtype not in TYPES or is_channels_last(out):
+    last, (channels, height, width) = is_channels_last(x), x.shape[1:]
+    if not (computes_with(library, x.dtype, out.dtype) and sample_is_dense(out, last)):
         return False
-    fill = fill.contiguous()
-    box, row, key = (np.ascontiguousarray(a, np.int64) for a in (box, row, key))
-    each = np.array(pixels, np.int64)
-    library.fusedmix_noise(
-        out.data_ptr(), TYPES[out.dtype], out.stride(0) * out.element_size(), len(out), *out.shape[1:],
-        box.ctypes.data, box.shape[1], row.ctypes.data, fill.data_ptr(), each.ctypes.data, key.ctypes.data,
-        ctypes.byref(noise_source()), threads_for(out.nbytes),
+    method, lam, partner, mate = (column.numpy() for column in drawn[:4])
+    method, partner, mate = (np.ascontiguousarray(a, np.int64) for a in (method, partner, mate))
+    lam = np.ascontiguousarray(lam, np.float32)
+    none = np.empty((0, 0), np.int64)
+    columns = [
+        tuple(np.ascontiguousarray(column.numpy(), np.int64) for column in part) if part else (none,) * 3
+        for part in (drawn.region, drawn.erased)
+    ]
+    norm, fill, field = (None if t is None else t.contiguous() for t in (norm, fill, field))
+    bilinear = any(has_flag(code, FLAG_BILINEAR) for code in recipe.choices)
+    return checked(
+        library.fusedmix_family(
+            x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[out.dtype], x.stride(0) * x.element_size(),
+            out.stride(0) * out.element_size(), len(out), len(x), channels, height, width, last,
+            *(a.ctypes.data for a in (method, lam, partner, mate)), *(ctypes.byref(regions_of(*c)) for c in columns),
+            *(None if t is None else t.data_ptr() for t in (norm, fill)), 0 if fill is None else len(fill),
+            None if field is None else field.data_ptr(), rng.normal_table().data_ptr(), bilinear, out.nbytes >= LARGE,
+            threads_for(out.nbytes),
+        )
     )  # fmt: skip
-    return True
+
+
+def ranks(library: ctypes.CDLL, image: Tensor) -> Tensor:
+    """The rank of each pixel of float32 images [B, n], the highest first: int32. Equal ones keep their order."""
+    image = image.contiguous()
+    batch, n = image.shape
+    found = torch.empty((batch, n), dtype=torch.int32)
+    checked(library.fusedmix_ranks(image.data_ptr(), batch, n, found.data_ptr(), threads_for(image.nbytes)))
+    return found

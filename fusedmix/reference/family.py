@@ -1,6 +1,5 @@
 """The whole call of the family, step by step: a method per sample out of a list, then what is erased."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -83,9 +82,6 @@ class FamilyDraw(NamedTuple):
     mate: Tensor
     region: Region
     erased: Region | None
-
-
-Dropping = Callable[..., list[Tensor]]  # `dropped_region` below, or a faster one
 
 
 def no_boxes(i: Tensor, count: int) -> list[Tensor]:
@@ -244,12 +240,10 @@ def draw_family(
     box: Tensor | None = None,
     partner: Tensor | None = None,
     words: Words = philox_words,
-    dropping: Dropping = dropped_region,
 ) -> FamilyDraw:
     """Draws every sample's method, lam, partner and regions, on the CPU; what the caller gave is not drawn.
 
-    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox, `dropping`
-    a faster `dropped_region`.
+    knobs: float32 [choices + 1, KNOBS], the last row that of what is erased. `words` may be a faster Philox.
     """
     knobs = knobs.cpu()
     i = torch.arange(batch)
@@ -272,7 +266,7 @@ def draw_family(
             drawn, this_lam, mixes = no_boxes(i, 1), torch.ones(batch), False
         elif codes.drops(method_of(choice)):
             streams = rng.STREAM_REGION, rng.STREAM_HOLES
-            drawn = dropping(choice, knob, seed, offset, sample, streams, height, width, words)
+            drawn = dropped_region(choice, knob, seed, offset, sample, streams, height, width, words)
             this_lam, mixes = torch.ones(batch), False
         else:
             drawn_lam = symmetric_beta(word_u, word_v, knob[KNOB_A].expand(batch)) if given is None else given
@@ -296,7 +290,7 @@ def draw_family(
         apply, key, _, _ = words(seed, offset, index, rng.STREAM_ERASE)
         here = unit(apply) < knob[KNOB_EDGE]
         streams = rng.STREAM_ERASE_REGION, rng.STREAM_ERASE_HOLES
-        drawn = dropping(recipe.erase, knob, seed, offset, index, streams, height, width, words)
+        drawn = dropped_region(recipe.erase, knob, seed, offset, index, streams, height, width, words)
         row = codes.row_code(recipe.erase, len(recipe.choices))
         erased = Region(
             torch.where(here[:, None], padded(drawn, recipe.erase_slots), 0), torch.where(here, key, 0),
