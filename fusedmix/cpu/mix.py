@@ -75,21 +75,24 @@ def mix_into(
         if plan is not None:
             pack(drawn, plan)
 
-    x, written = x.detach(), out.detach()
-    in_place = x.data_ptr() == out.data_ptr()
     library = native.library()
-    if library is not None and native.mix(library, x, written, norm, drawn, recipe):
-        pass
-    elif norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
-        mix_computed(x, written, norm, drawn, in_place)
+    if library is None or not native.mix(library, x, out, norm, drawn, recipe):
+        mix_by_torch(x.detach(), out.detach(), norm, drawn, recipe)
+    if target is not None and target_out is not None:
+        mix_targets(target, target_out, drawn, recipe)
+
+
+def mix_by_torch(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, recipe: Recipe) -> None:
+    """What `native.mix` does, and what it does not know."""
+    in_place = x.data_ptr() == out.data_ptr()
+    if norm is not None or out.dtype != x.dtype or (x.dtype == torch.uint8 and recipe.has_mixup):
+        mix_computed(x, out, norm, drawn, in_place)
     elif is_small(x, out, drawn, in_place):
-        mix_small(x, written, drawn, in_place)
+        mix_small(x, out, drawn, in_place)
     elif in_place:
         mix_in_place(x, drawn)
     else:
-        mix_copied(x, written, drawn)
-    if target is not None and target_out is not None:
-        mix_targets(target, target_out, drawn, recipe)
+        mix_copied(x, out, drawn)
 
 
 def pack(drawn: Draw, plan: Tensor) -> None:
@@ -295,12 +298,12 @@ def as_numpy(family: FamilyDraw) -> Draw:
 
 def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe) -> None:
     """Target rows, or the partners' classes."""
-    target, partner = target.detach(), torch.from_numpy(drawn.partner)
+    target = target.detach()
     if target_out.dim() == 1:
-        target_out.copy_(target[partner])
+        target_out.copy_(target[torch.from_numpy(drawn.partner)])
     elif target.dim() == 2:
         rows = dense_rows(target, target.shape[1], recipe.smoothing)
-        target_out.copy_(mix_rows(rows, partner, torch.from_numpy(drawn.lam)))
+        target_out.copy_(mix_rows(rows, torch.from_numpy(drawn.partner), torch.from_numpy(drawn.lam)))
     else:
         on, off = smoothed_on_off(recipe.smoothing, recipe.num_classes)
         library = native.library()

@@ -156,6 +156,16 @@ def computes_with(library: ctypes.CDLL, *dtypes: torch.dtype) -> bool:
     return all(t in TYPES and (t != torch.float16 or knows_halves(library)) for t in dtypes)
 
 
+def address(a: Any) -> int | None:
+    """Where an array lies; three times as fast as numpy says it."""
+    if a is None:
+        return None
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(a))
+    except (TypeError, ValueError):  # it can't be written, or is empty
+        return a.ctypes.data
+
+
 def threads_for(nbytes: int) -> int:
     return torch.get_num_threads() if nbytes >= ONE_THREAD else 1
 
@@ -174,9 +184,7 @@ def words(
     out, index = np.empty((4, n), np.uint32), np.ascontiguousarray(index, np.int64)
     streams = np.ascontiguousarray(stream, np.int64)
     assert streams.size in (1, n)
-    library.fusedmix_words(
-        seed, offset, n, index.ctypes.data, streams.ctypes.data, int(streams.size > 1), out.ctypes.data
-    )
+    library.fusedmix_words(seed, offset, n, address(index), address(streams), int(streams.size > 1), address(out))
     return out[0], out[1], out[2], out[3]
 
 
@@ -192,7 +200,7 @@ def draw(
     box = None if box is None else np.ascontiguousarray(box, np.int32)
     library.fusedmix_draw(
         ctypes.byref(settings_of(recipe, height, width)), seed, offset, sample_offset, batch, int(mate is None),
-        *(None if a is None else a.ctypes.data for a in (lam, box, mates, method, partner, drawn_lam, drawn_box)),
+        *map(address, (lam, box, mates, method, partner, drawn_lam, drawn_box)),
     )  # fmt: skip
     return method, drawn_lam, partner, mates, drawn_box
 
@@ -217,7 +225,7 @@ def mix(
     sizes = tuple(x.shape[1:])  # planes, rows, elements of a row
     if not recipe.has_box:
         planes = 1 if norm is None else x.shape[1]
-        sizes = (planes, x[0].numel() // max(planes, 1), 1)
+        sizes = (planes, x.numel() // max(len(x) * planes, 1), 1)
     elif last:
         sizes = (1, x.shape[2], x.shape[3] * x.shape[1])
         edges = edges * np.array([1, x.shape[1], 1, x.shape[1]])
@@ -228,7 +236,7 @@ def mix(
     return checked(
         library.fusedmix_mix(
             x.data_ptr(), out.data_ptr(), *types, x.stride(0) * x.element_size(), out.stride(0) * out.element_size(),
-            len(x), *sizes, *(None if a is None else a.ctypes.data for a in (method, lam, partner, mate, box)),
+            len(x), *sizes, *map(address, (method, lam, partner, mate, box)),
             None if norm is None else norm.data_ptr(), out.nbytes >= LARGE, threads_for(x.nbytes),
         )
     )  # fmt: skip
@@ -242,7 +250,7 @@ def one_hot(
     lam, partner = np.ascontiguousarray(lam, np.float32), np.ascontiguousarray(partner, np.int64)
     return rows.is_contiguous() and checked(
         library.fusedmix_one_hot(
-            classes.data_ptr(), partner.ctypes.data, lam.ctypes.data, on, off, len(rows), rows.shape[1],
+            classes.data_ptr(), address(partner), address(lam), on, off, len(rows), rows.shape[1],
             rows.data_ptr(), threads_for(rows.nbytes),
         )
     )  # fmt: skip
@@ -263,8 +271,8 @@ def draw_family(
     lam = None if lam is None else np.ascontiguousarray(lam, np.float32)
     box = None if box is None else np.ascontiguousarray(box, np.int64)
     library.fusedmix_draw_family(
-        seed, offset, sample_offset, batch, height, width, recipe.mode, choices.ctypes.data, len(recipe.choices),
-        *(None if a is None else a.ctypes.data for a in (knobs, mate, lam, box, method, drawn_lam, partner)),
+        seed, offset, sample_offset, batch, height, width, recipe.mode, address(choices), len(recipe.choices),
+        *map(address, (knobs, mate, lam, box, method, drawn_lam, partner)),
         *(ctypes.byref(regions_of(*part)) for part in columns),
     )  # fmt: skip
     return method, drawn_lam, partner, columns
@@ -272,7 +280,7 @@ def draw_family(
 
 def regions_of(slots: Array, key: Array, code: Array) -> Regions:
     """They keep no reference: the arrays must outlive them."""
-    return Regions(slots.ctypes.data, key.ctypes.data, code.ctypes.data, slots.shape[1])
+    return Regions(address(slots), address(key), address(code), slots.shape[1])
 
 
 def family(
@@ -299,7 +307,7 @@ def family(
         library.fusedmix_family(
             x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[out.dtype], x.stride(0) * x.element_size(),
             out.stride(0) * out.element_size(), len(out), len(x), channels, height, width, last,
-            *(a.ctypes.data for a in (method, lam, partner, mate)), *(ctypes.byref(regions_of(*c)) for c in columns),
+            *map(address, (method, lam, partner, mate)), *(ctypes.byref(regions_of(*c)) for c in columns),
             *(None if t is None else t.data_ptr() for t in (norm, fill)), 0 if fill is None else len(fill),
             None if field is None else field.data_ptr(), rng.normal_table().data_ptr(), bilinear, out.nbytes >= LARGE,
             threads_for(out.nbytes),
