@@ -30,6 +30,7 @@ from fusedmix.reference.augment import (
 from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
 
+from . import native
 from .family import SMALL_SAMPLE, Samples, draw, in_c, is_boxed, rows_of, words
 from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
 from .sampling import Array
@@ -102,6 +103,10 @@ def fill_images(
         paired_order(drawn.family.mate.numpy()) if step < len(x) else np.arange(len(x)),
         drawn.family.partner.numpy(),
     )
+    library = native.library()
+    everyone = np.arange(len(x))
+    if alone and library is not None and native.place(library, x, out, norm, everyone, drawn, geometry, beyond):
+        return
     source = Source(x, drawn, geometry, beyond)
     scratch = torch.empty((2 * step, *out.shape[1:]), dtype=x.dtype if copies else torch.float32)
     values = torch.empty((step, *out.shape[1:]), dtype=dtype)
@@ -117,13 +122,12 @@ def fill_images(
         value = values[: len(members)]
         placed = value if alone else scratch[: len(needed)]
         source.place(needed, placed)
-        whole = out[members[0] : members[-1] + 1] if in_order(members) else None
-        if whole is not None and in_c(placed, whole, norm, family, recipe, fill, ranks):
+        if in_c(placed, out, norm, family, recipe, fill, ranks, members):
             continue
         if not alone:
             mix_into(value, placed, family, recipe, fill, ranks, small)
-        if whole is not None:
-            finish(value, norm, whole)
+        if in_order(members):
+            finish(value, norm, out[members[0] : members[-1] + 1])
         elif small:
             finished = torch.empty_like(value, dtype=out.dtype)
             finish(value, norm, finished)
@@ -138,8 +142,6 @@ def mix_into(
 ) -> None:
     """Fills `value` with the first images of `placed`, mixed with their partners among all of them, and erased."""
     own, changes = placed[: len(value)], (*recipe.choices, recipe.erase)
-    if in_c(placed, value, None, family, recipe, fill, field):
-        return
     if small and all(method_of(c) in (METHOD_NONE, METHOD_CUTMIX) for c in changes):
         other = placed[family.partner]  # boxes of many samples at once, before they are converted
         rows = sample_rows(other)
@@ -186,7 +188,9 @@ class Source:
 
     def place(self, members: Array, out: Tensor) -> None:
         """Writes the images of `members`, placed and coloured, to `out`."""
-        geometry, rows = self.geometry, torch.from_numpy(members)
+        geometry, rows, library = self.geometry, torch.from_numpy(members), native.library()
+        if library is not None and native.place(library, self.x, out, None, members, self.drawn, geometry, self.fill):
+            return
         own = Placement(*(tuple(c[rows] for c in part) for part in self.drawn.placement))
         if self.is_window and self.is_cut_out:
             fill = self.fill.to(out.dtype)[:, None, None]

@@ -161,6 +161,16 @@ static const float *as_float(int type, const char *from, int64_t n, float *room)
     return room;
 }
 
+/* Element k. */
+static inline float element(int type, const char *from, int64_t k)
+{
+    if (type == UINT8)
+        return ((const uint8_t *)from)[k];
+    if (type == BFLOAT16)
+        return as_float32((int32_t)((uint32_t)((const uint16_t *)from)[k] << 16));
+    return type == FLOAT32 ? ((const float *)from)[k] : (float)((const Half *)from)[k];
+}
+
 static void store(int type, char *to, int64_t n, const float *value)
 {
     if (type == UINT8) {

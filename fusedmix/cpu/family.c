@@ -35,6 +35,7 @@ typedef struct {
     const int32_t *field;                         /* [batch, height, width], or NULL: FMix's ranks */
     const float *table;                           /* see `normals` */
     int bilinear;                                 /* how ResizeMix looks up pixels */
+    const int64_t *order;                         /* where samples lie in the result, or NULL: as in x */
 } Family;
 
 /* What a thread works with. */
@@ -179,15 +180,6 @@ static void prepare(const Family *f, Sample *s, Room *room)
     }
 }
 
-static inline float element(int type, const char *from, int64_t k)
-{
-    if (type == UINT8)
-        return ((const uint8_t *)from)[k];
-    if (type == BFLOAT16)
-        return as_float32((int32_t)((uint32_t)((const uint16_t *)from)[k] << 16));
-    return type == FLOAT32 ? ((const float *)from)[k] : (float)((const Half *)from)[k];
-}
-
 /* Pixels [x, end) of row y of the shrunk partner. from: the partner's plane, or the channel in it; to: of pixel x. */
 static inline void shrink_row(const Family *f, const Room *room, int type, const char *from, int64_t y, int64_t x,
                               int64_t end, float *to)
@@ -317,7 +309,7 @@ static void make(const Family *f, const Sample *s, const Room *room)
     int64_t n = f->height * f->width * f->step, in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
     int64_t planes = f->channels / f->step;
     int copies = job->in_type == job->out_type && !job->norm;
-    char *out = job->out + s->i * job->out_stride, streamed[BLOCK * sizeof(float)];
+    char *out = job->out + (f->order ? f->order[s->i] : s->i) * job->out_stride, streamed[BLOCK * sizeof(float)];
     Stream stream = stream_to(out);
     for (int64_t plane = 0; plane < planes; plane++) {
         const char *from = s->own + plane * n * in_size, *other = s->other + plane * n * in_size;
@@ -414,17 +406,17 @@ static int is_known(const Family *f, int64_t batch, int64_t rows)
 }
 
 /* Makes the batch `out`, which may be x, of x. mate: see `fusedmix_mix`; partner: any of the `samples` of x. rows: of
-fill. last: whether the channels of a pixel lie together. Returns as `fusedmix_mix`. */
+fill. last: whether the channels of a pixel lie together. order: see Family. Returns as `fusedmix_mix`. */
 int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
                     int64_t batch, int64_t samples, int64_t channels, int64_t height, int64_t width, int last,
                     const int64_t *method, const float *lam, const int64_t *partner, const int64_t *mate,
                     const Regions *region, const Regions *erased, const float *norm, const float *fill, int64_t rows,
-                    const int32_t *field, const float *table, int bilinear, int large, int threads)
+                    const int32_t *field, const float *table, const int64_t *order, int bilinear, int large, int threads)
 {
     int64_t step = last ? channels : 1;
     Family f = {{x, out, in_type, out_type, x_stride, out_stride, channels / step, height, width * step, method,
                  partner, NULL, lam, norm, 0},
-                height, width, step, channels, {*region, *erased}, fill, field, table, bilinear};
+                height, width, step, channels, {*region, *erased}, fill, field, table, bilinear, order};
     int failed = 0, mutual = 1, alone = 1, in_place = x == out;
     for (int64_t i = 0; i < batch; i++) {
         if (partner[i] < 0 || partner[i] >= samples)
@@ -435,8 +427,7 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
     if ((in_place && !mutual && !alone) || !is_known(&f, batch, rows))
         return 2;
     int64_t bytes = channels * height * width * SIZES[in_type];
-    f.job.streams = large && !in_place &&
-                    is_warm(out, (batch - 1) * out_stride + channels * height * width * SIZES[out_type]);
+    f.job.streams = large && !in_place && is_warm(f.job.out + (order ? order[0] : batch / 2) * out_stride, out_stride);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Room *room = room_for(&f, in_place && !alone ? bytes : 0);

@@ -41,7 +41,7 @@ from fusedmix.reference.pixel import lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
 from . import native
-from .sampling import MASK64, NO_BOX, mates
+from .sampling import MASK64, NO_BOX, Array, mates
 from .sampling import words as numpy_words
 
 SMALL_SAMPLE = 1 << 16  # float32 bytes below which passes over many samples beat a loop over them
@@ -129,14 +129,16 @@ def family_into(
 
 def in_c(
     x: Tensor, out: Tensor, norm: Tensor | None, drawn: FamilyDraw, recipe: Recipe, fill: Tensor | None,
-    field: Tensor | None,
+    field: Tensor | None, order: Array | None = None,
 ) -> bool:  # fmt: skip
-    """Makes `out` of the first samples of x, by loops in C. False, and nothing written, for what they do not know."""
+    """Makes `out`, or its samples `order`, of the first samples of x, by loops in C. False, and nothing written, for
+    what they do not know.
+    """
     library = native.library()
     if library is None:
         return False
-    if recipe.has_box:
-        return native.family(library, x, out, norm, drawn, recipe, fill, field)
+    if recipe.has_box or order is not None:
+        return native.family(library, x, out, norm, drawn, recipe, fill, field, order)
     method, lam, partner, mate = (column.numpy() for column in drawn[:4])
     return native.mix(library, x, out, norm, (method, lam, partner, mate, NO_BOX), MIXUP)
 

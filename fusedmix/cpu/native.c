@@ -4,4 +4,5 @@
 #include "draw.c"
 #include "mix.c"
 #include "family.c"
+#include "place.c"
 #include "ranks.c"

@@ -24,7 +24,8 @@ from torch import Tensor
 from fusedmix import recipe as recipes
 from fusedmix import rng
 from fusedmix.layout import is_channels_last, sample_is_dense
-from fusedmix.recipe import FLAG_BILINEAR, Recipe, has_flag, side_range
+from fusedmix.recipe import BEYOND_FILL, FLAG_BILINEAR, Geometry, Recipe, has_flag, side_range
+from fusedmix.reference.augment import AugmentDraw, brightest
 from fusedmix.reference.family import FamilyDraw
 
 Array = NDArray
@@ -56,6 +57,21 @@ class Regions(ctypes.Structure):
     """As in draw.c."""
 
     _fields_ = (*((name, ctypes.c_void_p) for name in ("slots", "key", "code")), ("count", ctypes.c_int64))
+
+
+class Placing(ctypes.Structure):
+    """As in place.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "out")),
+        *((name, ctypes.c_int) for name in ("in_type", "out_type")),
+        *((name, ctypes.c_int64) for name in ("x_stride", "out_stride", "channels")),
+        *((name, ctypes.c_int64) for name in ("in_height", "in_width", "height", "width")),
+        *((name, ctypes.c_int) for name in ("in_last", "out_last")),
+        *((name, ctypes.c_void_p) for name in ("map", "coloring", "fill", "norm", "limits")),
+        *((name, ctypes.c_int) for name in ("beyond", "bilinear", "fades", "steps")),
+        ("most", ctypes.c_float),
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -138,7 +154,8 @@ def load(folder: Path) -> ctypes.CDLL:
         (found.fusedmix_draw, None, [pointer, *counter, size, size, number, *[pointer] * 7]),
         (found.fusedmix_mix, number, [*images, *[size] * 6, *[pointer] * 6, number, number]),
         (found.fusedmix_draw_family, None, [*counter, *[size] * 4, number, pointer, size, *[pointer] * 9]),
-        (found.fusedmix_family, number, [*images, *[size] * 7, number, *[pointer] * 8, size, *[pointer] * 2, *flags]),
+        (found.fusedmix_family, number, [*images, *[size] * 7, number, *[pointer] * 8, size, *[pointer] * 3, *flags]),
+        (found.fusedmix_place, number, [pointer, pointer, size, number]),
         (found.fusedmix_ranks, number, [pointer, size, size, pointer, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
     )
@@ -285,10 +302,10 @@ def regions_of(slots: Array, key: Array, code: Array) -> Regions:
 
 def family(
     library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, drawn: FamilyDraw, recipe: Recipe,
-    fill: Tensor | None, field: Tensor | None,
+    fill: Tensor | None, field: Tensor | None, order: Array | None = None,
 ) -> bool:  # fmt: skip
-    """Makes `out`, which may be x, of the first samples of x, [B, C, H, W]. False, and nothing written, for what it
-    does not know.
+    """Makes `out`, which may be x, of the first samples of x, [B, C, H, W]; with `order` some of its samples, those.
+    False, and nothing written, for what it does not know.
     """
     last, (channels, height, width) = is_channels_last(x), x.shape[1:]
     if not (computes_with(library, x.dtype, out.dtype) and sample_is_dense(out, last)):
@@ -302,15 +319,16 @@ def family(
         for part in (drawn.region, drawn.erased)
     ]
     norm, fill, field = (None if t is None else t.contiguous() for t in (norm, fill, field))
+    order = None if order is None else np.ascontiguousarray(order, np.int64)
     bilinear = any(has_flag(code, FLAG_BILINEAR) for code in recipe.choices)
     return checked(
         library.fusedmix_family(
             x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[out.dtype], x.stride(0) * x.element_size(),
-            out.stride(0) * out.element_size(), len(out), len(x), channels, height, width, last,
+            out.stride(0) * out.element_size(), len(method), len(x), channels, height, width, last,
             *map(address, (method, lam, partner, mate)), *(ctypes.byref(regions_of(*c)) for c in columns),
             *(None if t is None else t.data_ptr() for t in (norm, fill)), 0 if fill is None else len(fill),
-            None if field is None else field.data_ptr(), rng.normal_table().data_ptr(), bilinear, out.nbytes >= LARGE,
-            threads_for(out.nbytes),
+            None if field is None else field.data_ptr(), rng.normal_table().data_ptr(), address(order), bilinear,
+            out.nbytes >= LARGE, threads_for(out.nbytes),
         )
     )  # fmt: skip
 
@@ -322,3 +340,26 @@ def ranks(library: ctypes.CDLL, image: Tensor) -> Tensor:
     found = torch.empty((batch, n), dtype=torch.int32)
     checked(library.fusedmix_ranks(image.data_ptr(), batch, n, found.data_ptr(), threads_for(image.nbytes)))
     return found
+
+
+def place(
+    library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, member: Array, drawn: AugmentDraw,
+    geometry: Geometry, fill: Tensor,
+) -> bool:  # fmt: skip
+    """Writes the images `member` of x, placed and coloured, to `out`: normalised and cast, if asked. False, and
+    nothing written, for what it does not know.
+    """
+    last, out_last = is_channels_last(x), is_channels_last(out)
+    if not computes_with(library, x.dtype, out.dtype) or not sample_is_dense(out, out_last):
+        return False
+    map, limits = torch.stack(drawn.placement.map, 1), torch.stack(drawn.placement.limits, 1)
+    coloring = None if drawn.coloring is None else torch.stack([c.float() for c in drawn.coloring], 1)
+    norm, fill, member = None if norm is None else norm.contiguous(), fill.contiguous(), np.ascontiguousarray(member)
+    steps, (_, channels, in_height, in_width) = x.dtype == torch.uint8, x.shape
+    placing = Placing(
+        x.data_ptr(), out.data_ptr(), TYPES[x.dtype], TYPES[out.dtype], x.stride(0) * x.element_size(),
+        out.stride(0) * out.element_size(), channels, in_height, in_width, *out.shape[2:], last, out_last,
+        *(None if t is None else t.data_ptr() for t in (map, coloring, fill, norm, limits)), geometry.beyond,
+        geometry.bilinear, steps and geometry.bilinear and geometry.beyond == BEYOND_FILL, steps, brightest(x.dtype),
+    )  # fmt: skip
+    return checked(library.fusedmix_place(ctypes.byref(placing), address(member), len(member), threads_for(out.nbytes)))
