@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from augment_cases import CASES
+from augment_cases import check as check_augment
 from cases import EXACT, METHODS, assert_equal, expect, images, run, targets, without_native
 from family_cases import SPECS, check, everything, extras_for, single
 from family_cases import expect as expect_family
@@ -141,6 +143,35 @@ def test_plans_from_anywhere_reach_no_memory_outside() -> None:
                 changed[:, column] = value
                 with contextlib.suppress(IndexError, RuntimeError, ValueError, OverflowError, AssertionError, KeyError):
                     run("cpu", x, None, policy.recipe, replay=changed, extras=(knobs, fill, field))
+    augment = fusedmix.FusedAugment(8, crop=fusedmix.RandomResizedCrop(), color=fusedmix.ColorJitter(0.4, 0.4, 0.4))
+    x = images((4, 3, 9, 11), torch.uint8)
+    plan = augment(x, return_plan=True)[1]
+    for column in range(plan.packed.shape[1]):
+        for value in (-(2**31), -1, 1, 2**23, 2**31 - 1, 0x7F800000, 0x7FC00000, 0x501502F9):
+            before = plan.packed.clone()
+            plan.packed[:, column] = value
+            with contextlib.suppress(IndexError, RuntimeError):
+                plan.apply(x)
+            plan.packed.copy_(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_places(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of FusedAugment that several threads take, larger than a block; in both layouts; past the cache."""
+    monkeypatch.setattr(native, "threads_for", lambda nbytes: 3)
+    placed = []
+    place = native.place
+    monkeypatch.setattr(native, "place", lambda *arguments: placed.append(place(*arguments)) or placed[-1])
+    norm, case = torch.tensor([[123.7, 116.3, 103.5], [1 / 58.4, 1 / 57.1, 1 / 57.4]]), CASES[name]
+    for number, dtype in enumerate((torch.float32, torch.uint8, torch.bfloat16, torch.float16)):
+        last = number % 2 == 0
+        check_augment("cpu", case, (13, 3, 40, 33), dtype, last, seed=number)
+        check_augment("cpu", case, (5, 3, 21, 50), dtype, not last, seed=number, norm=norm, out_last=last)
+        with monkeypatch.context() as m:
+            m.setattr(native, "LARGE", 0)
+            check_augment("cpu", case, (6, 3, 17, 64), dtype, seed=number, out_dtype=torch.float32)
+    assert placed
+    assert all(placed)
 
 
 def test_ranks() -> None:

@@ -31,9 +31,10 @@ from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
 
 from . import native
-from .family import SMALL_SAMPLE, Samples, draw, in_c, is_boxed, rows_of, words
+from .family import SMALL_SAMPLE, Samples, in_c, is_boxed, rows_of, words
+from .family import draw as draw_family
 from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
-from .sampling import Array
+from .sampling import MASK64, Array
 
 CHUNK_BYTES = 1 << 21  # float32 bytes of the results of a chunk
 SMALL_BATCH = 1 << 23  # float32 bytes of a result of small images that is one chunk
@@ -70,16 +71,33 @@ def augment_into(
         drawn = unpack_augment(plan, recipe, geometry)
     else:
         assert knobs is not None
-        drawn = draw_augment(
-            recipe, geometry, knobs, x.shape, brightest(x.dtype), seed, offset, sample_offset, gray=gray,
-            partner=partner, words=words, drawing=draw,
-        )  # fmt: skip
+        drawn = draw(recipe, geometry, knobs, x, seed, offset, sample_offset, gray, partner)
         if plan is not None:
             plan.copy_(pack_augment(drawn))
     if out.numel():
         fill_images(x.detach(), out.detach(), drawn, recipe, geometry, norm, fill, field)
     if target is not None and target_out is not None:
         mix_targets(target, target_out, as_numpy(drawn.family), recipe)
+
+
+def draw(
+    recipe: Recipe, geometry: Geometry, knobs: Tensor, x: Tensor, seed: int, offset: int, sample_offset: int,
+    gray: Tensor | None, partner: Tensor | None,
+) -> AugmentDraw:  # fmt: skip
+    """The reference's `draw_augment`, in C where there is a compiler."""
+    library, most = native.library(), brightest(x.dtype)
+    if library is None:
+        return draw_augment(
+            recipe, geometry, knobs, x.shape, most, seed, offset, sample_offset, gray=gray, partner=partner,
+            words=words,
+        )  # fmt: skip
+    batch, _, height, width = x.shape
+    size, rows = (geometry.height, geometry.width), len(recipe.choices) + 1
+    family = draw_family(recipe, knobs[:rows], batch, *size, seed, offset, sample_offset, partner=partner)
+    placed = native.draw_place(
+        library, geometry, knobs[rows:], batch, height, width, seed & MASK64, offset & MASK64, sample_offset, gray, most
+    )
+    return AugmentDraw(family, *placed)
 
 
 def fill_images(

@@ -123,17 +123,21 @@ void fusedmix_draw(const Settings *s, uint64_t seed, uint64_t offset, int64_t sa
     }
 }
 
+/* A ratio of sides, uniform in [low, high) or in its logarithm. */
+static float aspect_of(uint32_t word, float low, float high, int linear)
+{
+    if (linear)
+        return between(word, low, high);
+    float power = between(word, logarithm(low), logarithm(high)), shrunk = decay(fabsf(power));
+    return power > 0 ? 1 / shrunk : shrunk;
+}
+
 /* One try at Random Erasing's box, y0, x0, y1, x1: whether it fits. knob: a row of knobs. */
 static int erased_box(const Words *w, const float *knob, int linear, int64_t count, int64_t height, int64_t width,
                       int64_t *box)
 {
     float area = between(w->word[0], knob[KNOB_A], knob[KNOB_B]) * (float)(height * width) / (float)count;
-    float aspect = between(w->word[1], knob[KNOB_C], knob[KNOB_D]);
-    if (!linear) {
-        float power = between(w->word[1], logarithm(knob[KNOB_C]), logarithm(knob[KNOB_D]));
-        aspect = decay(fabsf(power));
-        aspect = power > 0 ? 1 / aspect : aspect;
-    }
+    float aspect = aspect_of(w->word[1], knob[KNOB_C], knob[KNOB_D], linear);
     int64_t high = (int64_t)floorf(sqrtf(area * aspect) + 0.5f);
     int64_t wide = (int64_t)floorf(sqrtf(area / aspect) + 0.5f);
     if (high >= height || wide >= width)
@@ -166,13 +170,20 @@ static void draw_holes(int64_t code, const float *knob, uint64_t seed, uint64_t 
     }
 }
 
-/* A cosine or sine of whole degrees, in units of 2**-TURN_BITS. */
-static int64_t turned(int64_t degrees, int sine)
+static void turned(float degrees, float *cosine, float *sine)
 {
-    int64_t quadrant = degrees / 90;
-    float v = (float)(degrees % 90) / 90.0f, value = sin_half_pi((quadrant % 2 == 1) == sine ? 1 - v : v);
-    int negative = sine ? quadrant >= 2 : quadrant == 1 || quadrant == 2;
-    return (int64_t)rintf((negative ? -value : value) * (float)(1 << TURN_BITS));
+    float quarter = floorf(degrees / 90.0f), v = (degrees - quarter * 90.0f) / 90.0f;
+    float s = sin_half_pi(v), c = sin_half_pi(1 - v);
+    int quadrant = (int)quarter & 3;
+    *cosine = quadrant % 2 ? s : c, *sine = quadrant % 2 ? c : s;
+    *cosine = quadrant == 1 || quadrant == 2 ? -*cosine : *cosine;
+    *sine = quadrant >= 2 ? -*sine : *sine;
+}
+
+/* In units of 2**-TURN_BITS. */
+static int64_t fixed(float x)
+{
+    return (int64_t)rintf(x * (float)(1 << TURN_BITS));
 }
 
 /* Slots of a method that drops a region, which are zeros. */
@@ -188,7 +199,9 @@ static void draw_dropped(int64_t code, const float *knob, uint64_t seed, uint64_
         float product = (float)d * knob[KNOB_C];
         int64_t length = at_least_1((int64_t)ceilf(product)), most = at_least_1(d - 1);
         length = knob[KNOB_F] > 0 ? (int64_t)(product + 0.5f) : length < most ? length : most;
-        int64_t drawn[] = {d, length, below(w.word[1], d), below(w.word[2], d), turned(degrees, 0), turned(degrees, 1),
+        float cosine, sine;
+        turned((float)degrees, &cosine, &sine);
+        int64_t drawn[] = {d, length, below(w.word[1], d), below(w.word[2], d), fixed(cosine), fixed(sine),
                            (int64_t)knob[KNOB_E]};
         memcpy(slots, drawn, sizeof(drawn));
     } else if (method == METHOD_HIDE) {

@@ -36,7 +36,6 @@ from fusedmix.reference.family import (
     unpack,
 )
 from fusedmix.reference.mix import finished
-from fusedmix.reference.philox import Words
 from fusedmix.reference.pixel import lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
@@ -59,7 +58,7 @@ def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[
 
 def draw(
     recipe: Recipe, knobs: Tensor, batch: int, height: int, width: int, seed: int, offset: int, sample_offset: int = 0,
-    *, lam: Tensor | None = None, box: Tensor | None = None, partner: Tensor | None = None, words: Words = words,
+    *, lam: Tensor | None = None, box: Tensor | None = None, partner: Tensor | None = None,
 ) -> FamilyDraw:  # fmt: skip
     """The reference's `draw_family`, in C where there is a compiler."""
     library = native.library()

@@ -2,6 +2,7 @@
 
 #include "common.h"
 #include "draw.c"
+#include "draw_place.c"
 #include "mix.c"
 #include "family.c"
 #include "place.c"

@@ -25,7 +25,7 @@ from fusedmix import recipe as recipes
 from fusedmix import rng
 from fusedmix.layout import is_channels_last, sample_is_dense
 from fusedmix.recipe import BEYOND_FILL, FLAG_BILINEAR, Geometry, Recipe, has_flag, side_range
-from fusedmix.reference.augment import AugmentDraw, brightest
+from fusedmix.reference.augment import AugmentDraw, Coloring, Placement, brightest
 from fusedmix.reference.family import FamilyDraw
 
 Array = NDArray
@@ -155,6 +155,7 @@ def load(folder: Path) -> ctypes.CDLL:
         (found.fusedmix_mix, number, [*images, *[size] * 6, *[pointer] * 6, number, number]),
         (found.fusedmix_draw_family, None, [*counter, *[size] * 4, number, pointer, size, *[pointer] * 9]),
         (found.fusedmix_family, number, [*images, *[size] * 7, number, *[pointer] * 8, size, *[pointer] * 3, *flags]),
+        (found.fusedmix_draw_place, None, [pointer, pointer, *counter, size, size, pointer, real, *[pointer] * 3]),
         (found.fusedmix_place, number, [pointer, pointer, size, number]),
         (found.fusedmix_ranks, number, [pointer, size, size, pointer, number]),
         (found.fusedmix_one_hot, number, [pointer, pointer, pointer, real, real, size, size, pointer, number]),
@@ -340,6 +341,28 @@ def ranks(library: ctypes.CDLL, image: Tensor) -> Tensor:
     found = torch.empty((batch, n), dtype=torch.int32)
     checked(library.fusedmix_ranks(image.data_ptr(), batch, n, found.data_ptr(), threads_for(image.nbytes)))
     return found
+
+
+def draw_place(
+    library: ctypes.CDLL, geometry: Geometry, knobs: Tensor, batch: int, height: int, width: int, seed: int,
+    offset: int, sample_offset: int, gray: Tensor | None, most: float,
+) -> tuple[Placement, Coloring | None]:  # fmt: skip
+    """As the reference's `draw_placement` and `draw_coloring`. knobs: the last three rows."""
+    numbers = np.array([*geometry, height, width], np.int64)
+    map, limits = torch.empty(6, batch), torch.empty((4, batch), dtype=torch.int64)
+    coloring = torch.empty(5, batch) if geometry.color else None
+    gray = None if gray is None else gray.float().contiguous()
+    knobs = knobs.contiguous()
+    library.fusedmix_draw_place(
+        address(numbers), knobs.data_ptr(), seed, offset, sample_offset, batch,
+        None if gray is None else gray.data_ptr(), most, map.data_ptr(), limits.data_ptr(),
+        None if coloring is None else coloring.data_ptr(),
+    )  # fmt: skip
+    placement = Placement(map.unbind(0), limits.unbind(0))
+    if coloring is None:
+        return placement, None
+    brightness, contrast, saturation, pivot, grayscale = coloring.unbind(0)
+    return placement, Coloring(brightness, contrast, saturation, pivot, grayscale != 0)
 
 
 def place(

@@ -1,6 +1,5 @@
 """The whole call of FusedAugment, step by step: placed, coloured, mixed, erased, normalised."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -190,17 +189,14 @@ def brightest(dtype: torch.dtype) -> float:
 def draw_augment(
     recipe: Recipe, geometry: Geometry, knobs: Tensor, shape: torch.Size, most: float, seed: int, offset: int,
     sample_offset: int = 0, *, gray: Tensor | None = None, partner: Tensor | None = None,
-    words: Words = philox_words, drawing: Callable[..., FamilyDraw] = draw_family,
+    words: Words = philox_words,
 ) -> AugmentDraw:  # fmt: skip
-    """Draws everything, on the CPU. knobs: the family's rows, then the three of FusedAugment. shape: of the input.
-
-    `words` and `drawing` may be a faster Philox and `draw_family`.
-    """
+    """Draws everything, on the CPU. knobs: the family's rows, then the three of FusedAugment. shape: of the input."""
     rows = len(recipe.choices) + 1
     knobs = knobs.cpu()
     batch, _, height, width = shape
     index = sample_offset + torch.arange(batch)
-    family = drawing(
+    family = draw_family(
         recipe, knobs[:rows], batch, geometry.height, geometry.width, seed, offset, sample_offset, partner=partner,
         words=words,
     )  # fmt: skip
