@@ -126,7 +126,7 @@ static inline float bell(int64_t distance, float inverse)
 {
     static const float terms[] = BELL_POLY;
     float power = (float)distance * (float)distance * inverse;
-    power = power < BETA_MAX_LOG ? power : BETA_MAX_LOG;
+    power = power > 0 ? power : 0, power = power < BETA_MAX_LOG ? power : BETA_MAX_LOG;
     float n = rintf(power * -LOG2_E), r = -power - n * LN2_HI;
     r = r - n * LN2_LO;
     return rintf(POLYNOMIAL(terms, r) * as_float32(((int32_t)n + 127) << 23) * (float)(1 << BELL_BITS));

@@ -40,7 +40,7 @@ static float symmetric_beta(uint32_t word_u, uint32_t word_v, float alpha)
     return word_u & 1 ? 1 - small : small;
 }
 
-/* One axis of a box as CutMix cuts it: a share `ratio` of the side, about a centre, clipped. edge: start; stop at [2]. */
+/* One axis of a box as CutMix cuts it: a share `ratio` of the side about a centre, clipped. edge: start; [2]: stop. */
 static void cut_side(float ratio, uint32_t word, int64_t side, int64_t *edge)
 {
     int64_t half = (int64_t)(ratio * (float)side) / 2, centre = below(word, side);

@@ -78,8 +78,8 @@ static float whole_translation(uint32_t word, float share, int64_t side)
     return floorf(between(word, -most, most) + 0.5f);
 }
 
-/* As the reference's `draw_placement` and `draw_coloring`. knobs: the rows of geometry, affine and colour. gray: mean of
-each image, or NULL. map: [6, batch], limits: [4, batch], coloring: [5, batch], grayscale last, or NULL. */
+/* As the reference's `draw_placement` and `draw_coloring`. knobs: the rows of geometry, affine and colour. gray: mean
+of each image, or NULL. map: [6, batch], limits: [4, batch], coloring: [5, batch], grayscale last, or NULL. */
 void fusedmix_draw_place(const Geometry *g, const float *knobs, uint64_t seed, uint64_t offset, int64_t sample_offset,
                          int64_t batch, const float *gray, float most, float *map, int64_t *limits, float *coloring)
 {
@@ -95,9 +95,10 @@ void fusedmix_draw_place(const Geometry *g, const float *knobs, uint64_t seed, u
         if (g->turns && unit(flip.word[2]) < affine[AFFINE_P]) {
             Words turn = words_at(seed, offset, index, STREAM_AFFINE);
             Words shear = words_at(seed, offset, index, STREAM_SHEAR);
-            inverse_affine(uniform(turn.word[0], affine + AFFINE_DEGREES), uniform(shear.word[0], affine + AFFINE_SHEAR),
-                           uniform(shear.word[1], affine + AFFINE_SHEAR + 2), uniform(turn.word[1], affine + AFFINE_SCALE),
-                           m);
+            float shear_x = uniform(shear.word[0], affine + AFFINE_SHEAR);
+            float shear_y = uniform(shear.word[1], affine + AFFINE_SHEAR + 2);
+            inverse_affine(uniform(turn.word[0], affine + AFFINE_DEGREES), shear_x, shear_y,
+                           uniform(turn.word[1], affine + AFFINE_SCALE), m);
             shift_x = whole_translation(turn.word[2], affine[AFFINE_TRANSLATE], g->width);
             shift_y = whole_translation(turn.word[3], affine[AFFINE_TRANSLATE + 1], g->height);
         }
@@ -112,7 +113,7 @@ void fusedmix_draw_place(const Geometry *g, const float *knobs, uint64_t seed, u
                           step_y * m[2], step_y * m[3], (float)crop.y0 + step_y * t_y};
         int64_t within[4] = {0, 0, g->in_height, g->in_width};
         if (g->limited)
-            within[0] = crop.y0, within[1] = crop.x0, within[2] = crop.y0 + crop.height, within[3] = crop.x0 + crop.width;
+            memcpy(within, (int64_t[]){crop.y0, crop.x0, crop.y0 + crop.height, crop.x0 + crop.width}, sizeof(within));
         for (int k = 0; k < 6; k++)
             map[k * batch + i] = drawn[k];
         for (int k = 0; k < 4; k++)

@@ -42,7 +42,7 @@ typedef struct {
 typedef struct {
     char *mask[2], *lines, *aside;                /* mask: of each element of a plane, for each region */
     float *own, *other, *value, *filling, *noise; /* BLOCK elements each */
-    float *down, *across;                         /* SmoothMix: weights of rows, of their elements; ResizeMix: of the next */
+    float *down, *across;                         /* SmoothMix: weights of rows, and in them; ResizeMix: of the next */
     int32_t *row, *column;                        /* ResizeMix: the pixels of the partner that rows and columns show */
     float *norm;                                  /* mean, then inverse std, of elements where channels lie together */
 } Room;
@@ -96,7 +96,7 @@ static void mark_cells(const Family *f, const int64_t *slots, char *mask)
     }
 }
 
-/* Marks what a region of sample i takes: 1 for each such element of a plane, 0 for the others from `first` to `last`. */
+/* Marks what a region of sample i takes: 1 for each such element of a plane, 0 for others from `first` to `last`. */
 static void mark(const Family *f, int64_t i, int stage, char *mask, char *lines, int64_t *first, int64_t *last)
 {
     const Regions *region = &f->region[stage];
@@ -411,7 +411,8 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
                     int64_t batch, int64_t samples, int64_t channels, int64_t height, int64_t width, int last,
                     const int64_t *method, const float *lam, const int64_t *partner, const int64_t *mate,
                     const Regions *region, const Regions *erased, const float *norm, const float *fill, int64_t rows,
-                    const int32_t *field, const float *table, const int64_t *order, int bilinear, int large, int threads)
+                    const int32_t *field, const float *table, const int64_t *order, int bilinear, int large,
+                    int threads)
 {
     int64_t step = last ? channels : 1;
     Family f = {{x, out, in_type, out_type, x_stride, out_stride, channels / step, height, width * step, method,
@@ -427,7 +428,8 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
     if ((in_place && !mutual && !alone) || !is_known(&f, batch, rows))
         return 2;
     int64_t bytes = channels * height * width * SIZES[in_type];
-    f.job.streams = large && !in_place && is_warm(f.job.out + (order ? order[0] : batch / 2) * out_stride, out_stride);
+    const char *somewhere = f.job.out + (order ? order[0] : batch / 2) * out_stride;
+    f.job.streams = large && !in_place && is_warm(somewhere, out_stride);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Room *room = room_for(&f, in_place && !alone ? bytes : 0);

@@ -23,7 +23,7 @@ typedef struct {
 /* What a thread works with. */
 typedef struct {
     Tap *column;                                  /* of each pixel of a row, where nothing turns */
-    float *value, *row[2], *line;                 /* [channels, width]; rows of the source, weighed across; a row of out */
+    float *value, *row[2], *line;                 /* [channels, width]: two rows of the source, weighed across */
     int64_t held[2];                              /* their names, see `name_of`; or -1 */
     int64_t first, end;                           /* pixels of a row that show neighbours in their order, forwards or */
     int direction;                                /* backwards, and the others what lies beyond; 0: not so */
@@ -278,7 +278,7 @@ static Desk *desk_for(const Placing *p)
     return desk;
 }
 
-/* Places the images `member`, `count` of them, of x in `out`, one after the other. Returns 0, or 1 where memory lacks. */
+/* Places the images `member`, `count` of them, of x in `out`, one after the other. Returns as `fusedmix_mix`. */
 int fusedmix_place(const Placing *p, const int64_t *member, int64_t count, int threads)
 {
     int failed = 0;
