@@ -1,6 +1,7 @@
 """FusedAugment on the CPU: the reference's draws, then chunks of samples that stay in cache from bytes to result."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
 from .sampling import MASK64, Array
 
 CHUNK_BYTES = 1 << 21  # float32 bytes of the results of a chunk
+THREAD_SAMPLES = 8  # that each thread gets of a chunk, in C
 SMALL_BATCH = 1 << 23  # float32 bytes of a result of small images that is one chunk
 SMALL_IMAGE = 1 << 13  # pixels of a result below which one gather over many samples beats a loop over them
 
@@ -114,14 +116,15 @@ def fill_images(
     sample_bytes = 4 * out[0].numel()
     small = sample_bytes < SMALL_SAMPLE
     alone = not recipe.erase and all(method_of(code) == METHOD_NONE for code in recipe.choices)
-    step = max(2, CHUNK_BYTES // sample_bytes) // 2 * 2  # pairs stay together
+    library = native.library()
+    each = 0 if library is None else THREAD_SAMPLES * torch.get_num_threads()
+    step = max(2, CHUNK_BYTES // sample_bytes, each) // 2 * 2  # pairs stay together
     if small and len(x) * sample_bytes <= SMALL_BATCH:
         step = len(x)
     order, partner = (
         paired_order(drawn.family.mate.numpy()) if step < len(x) else np.arange(len(x)),
         drawn.family.partner.numpy(),
     )
-    library = native.library()
     everyone = np.arange(len(x))
     if alone and library is not None and native.place(library, x, out, norm, everyone, drawn, geometry, beyond):
         return
@@ -195,14 +198,24 @@ class Source:
     def __init__(self, x: Tensor, drawn: AugmentDraw, geometry: Geometry, fill: Tensor):
         self.x, self.drawn, self.geometry, self.fill = x, drawn, geometry, fill
         self.most = brightest(x.dtype)
-        m, size = drawn.placement.map, (geometry.height, geometry.width)
         self.is_window = not geometry.turns and not geometry.resizes
-        if self.is_window:  # where it begins, and whether it is flipped
-            flip_v, flip = m[4] < 0, m[0] < 0
-            top, left = m[5] - torch.where(flip_v, size[0], 0), m[2] - torch.where(flip, size[1], 0)
-            self.windows = list(zip(*(c.tolist() for c in (top.int(), left.int(), flip_v, flip)), strict=True))
-            reach = (top < 0) | (left < 0) | (top + size[0] > x.shape[2]) | (left + size[1] > x.shape[3])
-            self.is_cut_out = geometry.beyond == BEYOND_FILL or not reach.any()  # without edges or mirrors
+
+    @cached_property
+    def windows(self) -> list[tuple[int, int, bool, bool]]:
+        """Where each image begins, down and across, and whether it is flipped down and across."""
+        m, (height, width) = self.drawn.placement.map, (self.geometry.height, self.geometry.width)
+        flip_v, flip = m[4] < 0, m[0] < 0
+        top, left = m[5] - torch.where(flip_v, height, 0), m[2] - torch.where(flip, width, 0)
+        return list(zip(*(c.tolist() for c in (top.int(), left.int(), flip_v, flip)), strict=True))
+
+    @cached_property
+    def is_cut_out(self) -> bool:
+        """Whether no window shows edges or mirrors."""
+        (height, width), geometry = self.x.shape[2:], self.geometry
+        return geometry.beyond == BEYOND_FILL or all(
+            0 <= top <= height - geometry.height and 0 <= left <= width - geometry.width
+            for top, left, _, _ in self.windows
+        )
 
     def place(self, members: Array, out: Tensor) -> None:
         """Writes the images of `members`, placed and coloured, to `out`."""

@@ -437,7 +437,7 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < batch; i++) {
             int64_t j = mutual && !alone ? mate[i] : i;
             if (j < i || !room)                   /* the first of the two takes care of both */

@@ -289,7 +289,7 @@ int fusedmix_place(const Placing *p, const int64_t *member, int64_t count, int t
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, 1)
         for (int64_t k = 0; k < count; k++)
             if (desk)
                 place(p, desk, member[k], p->out + k * p->out_stride);
