@@ -24,7 +24,7 @@ static float sin_half_pi(float v)
     return POLYNOMIAL(terms, v * v) * v;
 }
 
-static float symmetric_beta(uint32_t word_u, uint32_t word_v, float alpha)
+static APART float symmetric_beta(uint32_t word_u, uint32_t word_v, float alpha)
 {
     static const float terms[] = EXPM1_POLY;
     float u = open_unit(word_u);
@@ -133,7 +133,7 @@ static float aspect_of(uint32_t word, float low, float high, int linear)
 }
 
 /* One try at Random Erasing's box, y0, x0, y1, x1: whether it fits. knob: a row of knobs. */
-static int erased_box(const Words *w, const float *knob, int linear, int64_t count, int64_t height, int64_t width,
+static APART int erased_box(const Words *w, const float *knob, int linear, int64_t count, int64_t height, int64_t width,
                       int64_t *box)
 {
     float area = between(w->word[0], knob[KNOB_A], knob[KNOB_B]) * (float)(height * width) / (float)count;
@@ -148,8 +148,8 @@ static int erased_box(const Words *w, const float *knob, int linear, int64_t cou
 }
 
 /* The boxes of Random Erasing or Cutout, of zeros beyond `count` and where no try fits. */
-static void draw_holes(int64_t code, const float *knob, uint64_t seed, uint64_t offset, uint32_t index, int64_t stream,
-                       int64_t count, int64_t height, int64_t width, int64_t *box)
+static APART void draw_holes(int64_t code, const float *knob, uint64_t seed, uint64_t offset, uint32_t index,
+                             int64_t stream, int64_t count, int64_t height, int64_t width, int64_t *box)
 {
     for (int64_t hole = 0; hole < COUNT_OF(code); hole++, box += 4, stream += STREAM_STEP * TRY_STEP) {
         if (METHOD_OF(code) == METHOD_CUTOUT) {
@@ -170,7 +170,7 @@ static void draw_holes(int64_t code, const float *knob, uint64_t seed, uint64_t 
     }
 }
 
-static void turned(float degrees, float *cosine, float *sine)
+static APART void turned(float degrees, float *cosine, float *sine)
 {
     float quarter = floorf(degrees / 90.0f), v = (degrees - quarter * 90.0f) / 90.0f;
     float s = sin_half_pi(v), c = sin_half_pi(1 - v);
@@ -187,7 +187,7 @@ static int64_t fixed(float x)
 }
 
 /* Slots of a method that drops a region, which are zeros. */
-static void draw_dropped(int64_t code, const float *knob, uint64_t seed, uint64_t offset, uint32_t index,
+static APART void draw_dropped(int64_t code, const float *knob, uint64_t seed, uint64_t offset, uint32_t index,
                          int64_t region_stream, int64_t hole_stream, int64_t height, int64_t width, int64_t *slots)
 {
     Words w = words_at(seed, offset, index, (uint32_t)region_stream);
@@ -227,7 +227,7 @@ static float bell_share(int64_t centre, float inverse, int64_t side)
 }
 
 /* Slots of a method that mixes, which are zeros, and lam as the region leaves it. box: NULL unless given. */
-static float draw_mixed(int64_t code, const float *knob, float lam, int lam_is_given, const int64_t *box,
+static APART float draw_mixed(int64_t code, const float *knob, float lam, int lam_is_given, const int64_t *box,
                         const Words *sample, const Words *place, const Words *region, int64_t height, int64_t width,
                         int64_t *slots)
 {

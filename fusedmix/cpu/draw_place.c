@@ -33,7 +33,7 @@ static Crop central_crop(const Geometry *g, float ratio_low, float ratio_high)
     return (Crop){(g->in_height - height) / 2, (g->in_width - width) / 2, height, width};
 }
 
-static Crop draw_crop(const Geometry *g, const float *knob, uint64_t seed, uint64_t offset, uint32_t index)
+static APART Crop draw_crop(const Geometry *g, const float *knob, uint64_t seed, uint64_t offset, uint32_t index)
 {
     Crop crop = {g->box_y, g->box_x, g->box_height, g->box_width};
     if (g->crop == CROP_WINDOW) {
@@ -62,7 +62,7 @@ static float uniform(uint32_t word, const float *knob)
 }
 
 /* Inverse of: shear, scale, turn clockwise; all about the centre. inverse: by rows. */
-static void inverse_affine(float degrees, float shear_x, float shear_y, float scale, float *inverse)
+static APART void inverse_affine(float degrees, float shear_x, float shear_y, float scale, float *inverse)
 {
     float cosine, sine, cos_x, sin_x, cos_y, sin_y, cos_less, sin_less;
     turned(shear_y, &cos_y, &sin_y), turned(shear_x, &cos_x, &sin_x), turned(degrees, &cosine, &sine);

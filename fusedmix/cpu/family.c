@@ -2,7 +2,7 @@
 
 /* Standard normal noise of the numbers [number, number + n), n at most BLOCK, as the reference's `normal`. table: the
 lines of rng.py. */
-static void normals(const float *table, uint32_t key, int64_t number, int64_t n, float *out)
+static APART void normals(const float *table, uint32_t key, int64_t number, int64_t n, float *out)
 {
     uint32_t word[BLOCK + 6];
     int64_t skipped = number & 3;
@@ -51,7 +51,7 @@ typedef struct {
 typedef struct {
     int64_t i;
     const char *own, *other;
-    int blends, soft;
+    int blends, soft, boxed;                      /* boxed: copied, but for boxes */
     int64_t first[2], last[2];                    /* of a plane's elements, those that a region may have taken */
 } Sample;
 
@@ -62,7 +62,7 @@ static int64_t centre_of(const Family *f)
 }
 
 /* GridMask: stripes are looked up instead of divided out. */
-static void mark_grid(const Family *f, const int64_t *slots, char *mask, char *lines)
+static APART void mark_grid(const Family *f, const int64_t *slots, char *mask, char *lines)
 {
     int64_t d = at_least_1(slots[0]), cosine = slots[4], sine = slots[5], shift = TURN_BITS + 1;
     int64_t centre = centre_of(f), last = 2 * centre;
@@ -83,7 +83,7 @@ static void mark_grid(const Family *f, const int64_t *slots, char *mask, char *l
 }
 
 /* Hide-and-Seek and GridMix. */
-static void mark_cells(const Family *f, const int64_t *slots, char *mask)
+static APART void mark_cells(const Family *f, const int64_t *slots, char *mask)
 {
     int64_t tall = at_least_1(slots[0]), wide = at_least_1(slots[1]), across = (f->width + wide - 1) / wide;
     for (int64_t y = 0; y < f->height; y++, mask += f->width) {
@@ -97,7 +97,7 @@ static void mark_cells(const Family *f, const int64_t *slots, char *mask)
 }
 
 /* Marks what a region of sample i takes: 1 for each such element of a plane, 0 for others from `first` to `last`. */
-static void mark(const Family *f, int64_t i, int stage, char *mask, char *lines, int64_t *first, int64_t *last)
+static APART void mark(const Family *f, int64_t i, int stage, char *mask, char *lines, int64_t *first, int64_t *last)
 {
     const Regions *region = &f->region[stage];
     const int64_t *slots = region->slots + i * region->count, code = region->code[i];
@@ -143,7 +143,7 @@ static void mark(const Family *f, int64_t i, int stage, char *mask, char *lines,
 }
 
 /* Which pixels of an axis of `side` pixels are shown when it is shrunk to [start, stop), and the weight of the next. */
-static void shrink(int64_t start, int64_t stop, int64_t side, int bilinear, int32_t *pixel, float *weight)
+static APART void shrink(int64_t start, int64_t stop, int64_t side, int bilinear, int32_t *pixel, float *weight)
 {
     int64_t size = at_least_1(stop - start);
     float scale = (float)side / (float)size, end = (float)(side > 2 ? side - 2 : 0);
@@ -157,14 +157,24 @@ static void shrink(int64_t start, int64_t stop, int64_t side, int bilinear, int3
     }
 }
 
-static void prepare(const Family *f, Sample *s, Room *room)
+/* Whether a region is boxes that are filled pixel by pixel, or nothing. */
+static int is_boxed(int64_t code)
+{
+    int64_t method = METHOD_OF(code);
+    return method == METHOD_NONE || method == METHOD_CUTMIX || method == METHOD_CUTOUT || method == METHOD_ERASING;
+}
+
+static APART void prepare(const Family *f, Sample *s, Room *room)
 {
     const Job *job = &f->job;
     int64_t i = s->i;
     s->blends = blends(job, i), s->soft = job->method[i] == METHOD_SMOOTHMIX;
+    s->boxed = job->in_type == job->out_type && !job->norm && !job->streams && !s->blends && !s->soft;
+    for (int stage = 0; stage < 2; stage++)
+        s->boxed &= !f->region[stage].count || is_boxed(f->region[stage].code[i]);
     for (int stage = 0; stage < 2; stage++) {
         s->first[stage] = s->last[stage] = 0;
-        if (f->region[stage].count)
+        if (f->region[stage].count && !s->boxed)
             mark(f, i, stage, room->mask[stage], room->lines, &s->first[stage], &s->last[stage]);
     }
     if (s->soft) {
@@ -201,7 +211,8 @@ static inline void shrink_row(const Family *f, const Room *room, int type, const
 }
 
 /* The shrunk partner where its box lies in the elements [at, at + n) of a plane. to: of the first of them. */
-static void fill_shrunk(const Family *f, const Room *room, Box box, const char *from, int64_t at, int64_t n, float *to)
+static APART void fill_shrunk(const Family *f, const Room *room, Box box, const char *from, int64_t at, int64_t n,
+                              float *to)
 {
     int64_t step = f->step, row = f->width * step;
     int type = f->job.in_type;
@@ -225,8 +236,8 @@ static void fill_shrunk(const Family *f, const Room *room, Box box, const char *
 }
 
 /* Value and noise, of elements [at, at + n) of a plane. value: of the plane's first channel, sigmas `channels` on. */
-static void fill_noisy(const Family *f, const Room *room, int kind, uint32_t key, const float *value, int64_t plane,
-                       int64_t at, int64_t n, float *to)
+static APART void fill_noisy(const Family *f, const Room *room, int kind, uint32_t key, const float *value,
+                             int64_t plane, int64_t at, int64_t n, float *to)
 {
     int64_t pixels = f->height * f->width;
     for (int64_t c = 0; c < f->step; c++) {
@@ -244,8 +255,8 @@ static void fill_noisy(const Family *f, const Room *room, int kind, uint32_t key
     }
 }
 
-/* What elements [at, at + n) of a plane are filled with where `mask` says so: the n at the result. */
-static const float *filled(const Family *f, const Sample *s, int stage, int64_t plane, int64_t at, int64_t n,
+/* What elements [at, at + n) of a plane are filled with where `mask` says so, or all for NULL: the n at the result. */
+static APART const float *filled(const Family *f, const Sample *s, int stage, int64_t plane, int64_t at, int64_t n,
                            const char *mask, const Room *room)
 {
     const Job *job = &f->job;
@@ -269,9 +280,9 @@ static const float *filled(const Family *f, const Sample *s, int stage, int64_t 
         return room->filling;
     }
     for (int64_t k = 0, end; k < n; k = end) {    /* only where it is needed */
-        for (end = k + 1; end < n && mask[end] == mask[k]; end++)
+        for (end = mask ? k + 1 : n; end < n && mask[end] == mask[k]; end++)
             ;
-        if (mask[k])
+        if (!mask || mask[k])
             fill_noisy(f, room, kind, (uint32_t)f->region[stage].key[s->i], value, plane, at + k, end - k,
                        room->filling + k);
     }
@@ -279,7 +290,7 @@ static const float *filled(const Family *f, const Sample *s, int stage, int64_t 
 }
 
 /* SmoothMix, of elements [at, at + n) of a plane. */
-static void soften(const Family *f, const Room *room, int64_t at, int64_t n, const float *own, const float *other,
+static APART void soften(const Family *f, const Room *room, int64_t at, int64_t n, const float *own, const float *other,
                    float *to)
 {
     int64_t row = f->width * f->step, y = at / row, x = at % row;
@@ -295,15 +306,42 @@ static void soften(const Family *f, const Room *room, int64_t at, int64_t n, con
 }
 
 /* `filling` where mask says so, else `value`, which may be `to`. */
-static void choose(const char *restrict mask, const float *restrict filling, const float *value, int64_t n, float *to)
+static APART void choose(const char *restrict mask, const float *restrict filling, const float *value, int64_t n,
+                         float *to)
 {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++)
         to[k] = mask[k] ? filling[k] : value[k];
 }
 
+/* A sample that is copied, but for boxes. */
+static APART void make_boxed(const Family *f, const Sample *s, const Room *room)
+{
+    const Job *job = &f->job;
+    int64_t row = f->width * f->step, n = f->height * row, size = SIZES[job->in_type];
+    char *to = job->out + (f->order ? f->order[s->i] : s->i) * job->out_stride;
+    if (s->own != to)
+        memcpy(to, s->own, f->channels / f->step * n * size);
+    for (int stage = 0; stage < 2; stage++) {
+        const Regions *region = &f->region[stage];
+        int64_t code = region->count ? region->code[s->i] : METHOD_NONE;
+        for (int64_t k = 0; METHOD_OF(code) != METHOD_NONE && k < COUNT_OF(code); k++) {
+            Box box = box_within(region->slots + s->i * region->count + 4 * k, f->height, f->width);
+            int64_t length = (box.right - box.left) * f->step;
+            for (int64_t plane = 0; plane < f->channels / f->step; plane++)
+                for (int64_t y = box.top; y < box.bottom; y++)
+                    for (int64_t done = 0, m; done < length; done += m) {
+                        int64_t at = y * row + box.left * f->step + done;
+                        m = length - done < BLOCK ? length - done : BLOCK;
+                        store(job->out_type, to + (plane * n + at) * size, m,
+                              filled(f, s, stage, plane, at, m, NULL, room));
+                    }
+        }
+    }
+}
+
 /* Makes a sample of the result. */
-static void make(const Family *f, const Sample *s, const Room *room)
+static APART void make(const Family *f, const Sample *s, const Room *room)
 {
     const Job *job = &f->job;
     int64_t n = f->height * f->width * f->step, in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
@@ -368,7 +406,7 @@ static void make(const Family *f, const Sample *s, const Room *room)
         flush(&stream);
 }
 
-static Room *room_for(const Family *f, int64_t sample_bytes)
+static APART Room *room_for(const Family *f, int64_t sample_bytes)
 {
     int64_t row = f->width * f->step, pixels = f->height * row, pattern = BLOCK + f->step;
     int64_t floats = 5 * BLOCK + f->height + row + 2 * pattern, ints = f->height + f->width;
@@ -388,7 +426,7 @@ static Room *room_for(const Family *f, int64_t sample_bytes)
 }
 
 /* Whether the regions of all samples are what the family knows: plans come from anywhere. */
-static int is_known(const Family *f, int64_t batch, int64_t rows)
+static APART int is_known(const Family *f, int64_t batch, int64_t rows)
 {
     for (int stage = 0; stage < 2; stage++)
         for (int64_t i = 0; f->region[stage].count && i < batch; i++) {
@@ -449,7 +487,7 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
                 Sample sample = {.i = n, .own = n == i ? kept : f.job.x + n * x_stride,
                                  .other = partner[n] == i ? kept : f.job.x + partner[n] * x_stride};
                 prepare(&f, &sample, room);
-                make(&f, &sample, room);
+                (sample.boxed ? make_boxed : make)(&f, &sample, room);
                 if (n == j)
                     break;
             }

@@ -40,7 +40,7 @@ static int32_t fold(const Placing *p, int64_t index, int64_t low, int64_t high, 
     return (int32_t)clamp(index < high - 1 ? index : high - 1, 0, side - 1);
 }
 
-static Tap tap_at(const Placing *p, float place, int64_t low, int64_t high, int64_t side)
+static APART Tap tap_at(const Placing *p, float place, int64_t low, int64_t high, int64_t side)
 {
     Tap tap = {.weight = 0, .cover = 1};
     if (p->bilinear)
@@ -73,7 +73,7 @@ static inline float faded(const Placing *p, float value, float cover, float fill
 }
 
 /* Whether rows are windows of the source's: what most crops are. */
-static void find_window(const Placing *p, Desk *desk)
+static APART void find_window(const Placing *p, Desk *desk)
 {
     const Tap *column = desk->column;
     int64_t first = 0, end = p->width;
@@ -127,7 +127,8 @@ static int64_t name_of(int64_t row, int there)
 }
 
 /* The row `row` of an image, weighed across, of all channels. other: the name of that which is needed beside it. */
-static const float *source_row(const Placing *p, Desk *desk, const char *image, int64_t row, int there, int64_t other)
+static APART const float *source_row(const Placing *p, Desk *desk, const char *image, int64_t row, int there,
+                                     int64_t other)
 {
     int64_t name = name_of(row, there), step = p->in_last ? p->channels : 1;
     for (int k = 0; k < 2; k++)
@@ -148,7 +149,7 @@ static const float *source_row(const Placing *p, Desk *desk, const char *image, 
 }
 
 /* A row of the result where rows stay rows. */
-static const float *straight_row(const Placing *p, Desk *desk, const char *image, Tap tap)
+static APART const float *straight_row(const Placing *p, Desk *desk, const char *image, Tap tap)
 {
     int64_t n = p->channels * p->width, name = name_of(tap.first, tap.there);
     const float *upper = source_row(p, desk, image, tap.first, tap.there, name_of(tap.next, tap.next_there));
@@ -166,8 +167,8 @@ static const float *straight_row(const Placing *p, Desk *desk, const char *image
 }
 
 /* A row of the result where the map turns. */
-static const float *turned_row(const Placing *p, Desk *desk, const char *image, const float *m, const int64_t *limits,
-                               int64_t y)
+static APART const float *turned_row(const Placing *p, Desk *desk, const char *image, const float *m,
+                                     const int64_t *limits, int64_t y)
 {
     int64_t step = p->in_last ? p->channels : 1, plane = p->in_last ? 1 : p->in_height * p->in_width;
     float down = (float)y + 0.5f;
@@ -205,7 +206,7 @@ static inline float gray_of(float red, float green, float blue)
 }
 
 /* A row in colour, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot, grayscale. */
-static const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
+static APART const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
 {
     int64_t n = p->width;
     float contrast = factor[1], saturation = factor[2], scale = factor[0] / p->most, rest = (1 - contrast) * factor[3];
@@ -226,7 +227,7 @@ static const float *color_row(const Placing *p, const float *factor, const float
 }
 
 /* Normalises, rounds and writes a row. */
-static void write_row(const Placing *p, const Desk *desk, const float *value, char *out, int64_t y)
+static APART void write_row(const Placing *p, const Desk *desk, const float *value, char *out, int64_t y)
 {
     int64_t size = SIZES[p->out_type], n = p->width, step = p->out_last ? p->channels : 1;
     for (int64_t c = 0; c < p->channels; c++, value += n) {
@@ -242,7 +243,7 @@ static void write_row(const Placing *p, const Desk *desk, const float *value, ch
     }
 }
 
-static void place(const Placing *p, Desk *desk, int64_t member, char *out)
+static APART void place(const Placing *p, Desk *desk, int64_t member, char *out)
 {
     const char *image = p->x + member * p->x_stride;
     const float *m = p->map + 6 * member;
