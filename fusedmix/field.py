@@ -31,8 +31,8 @@ def fmix_ranks(
         edges[0] = edges[-1 if width % 2 == 0 else 0] = 2.0**0.5
         spectrum = torch.view_as_complex(noise) * edges
     image = torch.fft.irfft2(spectrum, s=(height, width))
-    traced = torch.compiler.is_compiling()
-    library = native.library() if image.device.type == "cpu" and not traced else None
+    is_there = image.device.type == "cpu" and type(image) is Tensor and not torch.compiler.is_compiling()
+    library = native.library() if is_there else None
     if library is not None:
         return native.ranks(library, image.flatten(1)).view(batch, height, width)
     order = image.flatten(1).argsort(stable=True, dim=1, descending=True)

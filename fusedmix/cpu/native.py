@@ -1,4 +1,4 @@
-"""`native.c`, compiled once for this machine: Philox words; draws and images of mixup and CutMix, and of the family.
+"""`native.c`, compiled once for this machine: draws and images of mixup and CutMix, of the family, of FusedAugment.
 
 Without a C compiler, or with FUSEDMIX_NATIVE=0 in the environment, there is no library, and numpy and torch do the
 same.
