@@ -97,6 +97,14 @@ def test_batches_larger_than_a_cache(shape: tuple[int, ...], skipped: int, monke
             assert bool((around[:skipped] == 99).all() and (around[skipped + x.numel() :] == 99).all())
 
 
+def outcomes(monkeypatch: pytest.MonkeyPatch, name: str) -> list[bool]:
+    """What `native.name` will have returned: whether it knew what to do."""
+    seen: list[bool] = []
+    call = getattr(native, name)
+    monkeypatch.setattr(native, name, lambda *arguments: seen.append(call(*arguments)) or seen[-1])
+    return seen
+
+
 FAMILY = {
     **{name: single(name) for name in SPECS},
     "erasing, several": Policy(((RandomErasing(1.0, (0.05, 0.9), (0.1, 5.0), "linear", max_count=4, value=9.0), 1.0),)),
@@ -111,9 +119,7 @@ FAMILY = {
 def test_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images smaller and larger than a block, in C and without a compiler; written past the cache; in place."""
     monkeypatch.setattr(native, "threads_for", lambda nbytes: 3)
-    done = []
-    family = native.family
-    monkeypatch.setattr(native, "family", lambda *arguments: done.append(family(*arguments)) or done[-1])
+    done = outcomes(monkeypatch, "family")
     policy, norm = FAMILY[name], torch.tensor([[1.0, 20.0, 30.0], [0.5, 0.25, 0.125]])
     dtypes = (torch.float32, torch.uint8, torch.bfloat16, torch.float16)
     for dtype, last, shape in product(dtypes, (False, True), ((14, 3, 12, 17), (6, 3, 33, 40), (9, 3, 1, 2))):
@@ -159,9 +165,7 @@ def test_plans_from_anywhere_reach_no_memory_outside() -> None:
 def test_places(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of FusedAugment that several threads take, larger than a block; in both layouts; past the cache."""
     monkeypatch.setattr(native, "threads_for", lambda nbytes: 3)
-    placed = []
-    place = native.place
-    monkeypatch.setattr(native, "place", lambda *arguments: placed.append(place(*arguments)) or placed[-1])
+    placed = outcomes(monkeypatch, "place")
     norm, case = torch.tensor([[123.7, 116.3, 103.5], [1 / 58.4, 1 / 57.1, 1 / 57.4]]), CASES[name]
     for number, dtype in enumerate((torch.float32, torch.uint8, torch.bfloat16, torch.float16)):
         last = number % 2 == 0
@@ -195,9 +199,7 @@ def test_boxes_of_a_plan_reach_no_memory_outside() -> None:
 
 def test_it_does_what_it_says_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual calls end in native code; another layout doesn't."""
-    done = []
-    mix = native.mix
-    monkeypatch.setattr(native, "mix", lambda *arguments: done.append(mix(*arguments)) or done[-1])
+    done = outcomes(monkeypatch, "mix")
     x, half = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8).half()
     fusedmix.fused_cutmix(x)
     fusedmix.fused_mixup(x, inplace=True)

@@ -122,6 +122,8 @@ static int64_t at_least_1(int64_t n)
 #define COUNT_OF(code) ((code) >> COUNT_SHIFT & 0xFF)
 #define HAS_FLAG(code, flag) (((code) >> FLAG_SHIFT & (flag)) != 0)
 #define DROPS(code) (METHOD_OF(code) >= METHOD_CUTOUT && METHOD_OF(code) <= METHOD_HIDE)
+#define BOXED(code) (METHOD_OF(code) == METHOD_CUTMIX || METHOD_OF(code) == METHOD_RESIZEMIX || \
+                     METHOD_OF(code) == METHOD_CUTOUT || METHOD_OF(code) == METHOD_ERASING)
 
 /* Gaussian weight at a whole distance, an integer of 2**-BELL_BITS. inverse: 1 / (2 sigma**2). */
 static inline float bell(int64_t distance, float inverse)

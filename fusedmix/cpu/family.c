@@ -55,6 +55,17 @@ typedef struct {
     int64_t first[2], last[2];                    /* of a plane's elements, those that a region may have taken */
 } Sample;
 
+static const int64_t *slots_of(const Family *f, int stage, int64_t i)
+{
+    return f->region[stage].slots + i * f->region[stage].count;
+}
+
+/* Where sample i lies in the result. */
+static char *result_of(const Family *f, int64_t i)
+{
+    return f->job.out + (f->order ? f->order[i] : i) * f->job.out_stride;
+}
+
 /* Half the side of the square in which GridMask's grid turns. */
 static int64_t centre_of(const Family *f)
 {
@@ -99,8 +110,7 @@ static APART void mark_cells(const Family *f, const int64_t *slots, char *mask)
 /* Marks what a region of sample i takes: 1 for each such element of a plane, 0 for others from `first` to `last`. */
 static APART void mark(const Family *f, int64_t i, int stage, char *mask, char *lines, int64_t *first, int64_t *last)
 {
-    const Regions *region = &f->region[stage];
-    const int64_t *slots = region->slots + i * region->count, code = region->code[i];
+    const int64_t *slots = slots_of(f, stage, i), code = f->region[stage].code[i];
     int64_t method = METHOD_OF(code), pixels = f->height * f->width, from = 0, to = pixels;
     *first = *last = 0;
     if (method == METHOD_GRIDMASK) {
@@ -111,8 +121,7 @@ static APART void mark(const Family *f, int64_t i, int stage, char *mask, char *
         const int32_t *rank = f->field + i * pixels;
         for (int64_t k = 0; k < pixels; k++)
             mask[k] = rank[k] >= slots[0];
-    } else if (method == METHOD_CUTMIX || method == METHOD_RESIZEMIX || method == METHOD_CUTOUT ||
-               method == METHOD_ERASING) {
+    } else if (BOXED(code)) {
         int64_t top = f->height, bottom = 0;
         for (int64_t k = 0; k < COUNT_OF(code); k++) {
             Box box = box_within(slots + 4 * k, f->height, f->width);
@@ -157,34 +166,29 @@ static APART void shrink(int64_t start, int64_t stop, int64_t side, int bilinear
     }
 }
 
-/* Whether a region is boxes that are filled pixel by pixel, or nothing. */
-static int is_boxed(int64_t code)
-{
-    int64_t method = METHOD_OF(code);
-    return method == METHOD_NONE || method == METHOD_CUTMIX || method == METHOD_CUTOUT || method == METHOD_ERASING;
-}
-
 static APART void prepare(const Family *f, Sample *s, Room *room)
 {
     const Job *job = &f->job;
     int64_t i = s->i;
     s->blends = blends(job, i), s->soft = job->method[i] == METHOD_SMOOTHMIX;
     s->boxed = job->in_type == job->out_type && !job->norm && !job->streams && !s->blends && !s->soft;
-    for (int stage = 0; stage < 2; stage++)
-        s->boxed &= !f->region[stage].count || is_boxed(f->region[stage].code[i]);
+    for (int stage = 0; stage < 2 && f->region[stage].count; stage++) {
+        int64_t code = f->region[stage].code[i], method = METHOD_OF(code);
+        s->boxed &= method == METHOD_NONE || (BOXED(code) && method != METHOD_RESIZEMIX);
+    }
     for (int stage = 0; stage < 2; stage++) {
         s->first[stage] = s->last[stage] = 0;
         if (f->region[stage].count && !s->boxed)
             mark(f, i, stage, room->mask[stage], room->lines, &s->first[stage], &s->last[stage]);
     }
     if (s->soft) {
-        const int64_t *slots = f->region[0].slots + i * f->region[0].count;
+        const int64_t *slots = slots_of(f, 0, i);
         for (int64_t y = 0; y < f->height; y++)
             room->down[y] = bell(y - slots[0], as_float32((int32_t)slots[2]));
         for (int64_t x = 0; x < f->width * f->step; x++)
             room->across[x] = bell(x / f->step - slots[1], as_float32((int32_t)slots[3]));
     } else if (job->method[i] == METHOD_RESIZEMIX) {
-        const int64_t *slots = f->region[0].slots + i * f->region[0].count;
+        const int64_t *slots = slots_of(f, 0, i);
         shrink(slots[0], slots[2], f->height, f->bilinear, room->row, room->down);
         shrink(slots[1], slots[3], f->width, f->bilinear, room->column, room->across);
     }
@@ -265,7 +269,7 @@ static APART const float *filled(const Family *f, const Sample *s, int stage, in
     if (!DROPS(code) && method != METHOD_RESIZEMIX)
         return as_float(job->in_type, other + at * SIZES[job->in_type], n, room->filling);
     if (method == METHOD_RESIZEMIX) {
-        Box box = box_within(f->region[stage].slots + s->i * f->region[stage].count, f->height, f->width);
+        Box box = box_within(slots_of(f, stage, s->i), f->height, f->width);
         fill_shrunk(f, room, box, other, at, n, room->filling);
         return room->filling;
     }
@@ -318,17 +322,16 @@ static APART void choose(const char *restrict mask, const float *restrict fillin
 static APART void make_boxed(const Family *f, const Sample *s, const Room *room)
 {
     const Job *job = &f->job;
-    int64_t row = f->width * f->step, n = f->height * row, size = SIZES[job->in_type];
-    char *to = job->out + (f->order ? f->order[s->i] : s->i) * job->out_stride;
+    int64_t row = job->width, n = job->height * row, size = SIZES[job->in_type];
+    char *to = result_of(f, s->i);
     if (s->own != to)
-        memcpy(to, s->own, f->channels / f->step * n * size);
-    for (int stage = 0; stage < 2; stage++) {
-        const Regions *region = &f->region[stage];
-        int64_t code = region->count ? region->code[s->i] : METHOD_NONE;
+        memcpy(to, s->own, job->planes * n * size);
+    for (int stage = 0; stage < 2 && f->region[stage].count; stage++) {
+        int64_t code = f->region[stage].code[s->i];
         for (int64_t k = 0; METHOD_OF(code) != METHOD_NONE && k < COUNT_OF(code); k++) {
-            Box box = box_within(region->slots + s->i * region->count + 4 * k, f->height, f->width);
+            Box box = box_within(slots_of(f, stage, s->i) + 4 * k, f->height, f->width);
             int64_t length = (box.right - box.left) * f->step;
-            for (int64_t plane = 0; plane < f->channels / f->step; plane++)
+            for (int64_t plane = 0; plane < job->planes; plane++)
                 for (int64_t y = box.top; y < box.bottom; y++)
                     for (int64_t done = 0, m; done < length; done += m) {
                         int64_t at = y * row + box.left * f->step + done;
@@ -344,12 +347,11 @@ static APART void make_boxed(const Family *f, const Sample *s, const Room *room)
 static APART void make(const Family *f, const Sample *s, const Room *room)
 {
     const Job *job = &f->job;
-    int64_t n = f->height * f->width * f->step, in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
-    int64_t planes = f->channels / f->step;
+    int64_t n = job->height * job->width, in_size = SIZES[job->in_type], out_size = SIZES[job->out_type];
     int copies = job->in_type == job->out_type && !job->norm;
-    char *out = job->out + (f->order ? f->order[s->i] : s->i) * job->out_stride, streamed[BLOCK * sizeof(float)];
+    char *out = result_of(f, s->i), streamed[BLOCK * sizeof(float)];
     Stream stream = stream_to(out);
-    for (int64_t plane = 0; plane < planes; plane++) {
+    for (int64_t plane = 0; plane < job->planes; plane++) {
         const char *from = s->own + plane * n * in_size, *other = s->other + plane * n * in_size;
         for (int64_t at = 0, m; at < n; at += m) {
             m = n - at < BLOCK ? n - at : BLOCK;
@@ -431,8 +433,7 @@ static APART int is_known(const Family *f, int64_t batch, int64_t rows)
     for (int stage = 0; stage < 2; stage++)
         for (int64_t i = 0; f->region[stage].count && i < batch; i++) {
             int64_t code = f->region[stage].code[i], method = METHOD_OF(code);
-            int64_t needed = method == METHOD_GRIDMASK ? 7 : method == METHOD_CUTMIX || method == METHOD_RESIZEMIX ||
-                             method == METHOD_CUTOUT || method == METHOD_ERASING ? 4 * COUNT_OF(code) : 4;
+            int64_t needed = method == METHOD_GRIDMASK ? 7 : BOXED(code) ? 4 * COUNT_OF(code) : 4;
             if (code < 0 || method > METHOD_FMIX || needed > f->region[stage].count)
                 return 0;
             if ((DROPS(code) && code >> ROW_SHIFT >= rows) || (method == METHOD_FMIX && !f->field))

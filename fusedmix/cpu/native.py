@@ -375,7 +375,7 @@ def place(
     last, out_last = is_channels_last(x), is_channels_last(out)
     if not computes_with(library, x.dtype, out.dtype) or not sample_is_dense(out, out_last):
         return False
-    map, limits = torch.stack(drawn.placement.map, 1), torch.stack(drawn.placement.limits, 1)
+    map, limits = torch.stack(drawn.placement.map, 1).float(), torch.stack(drawn.placement.limits, 1).long()
     coloring = None if drawn.coloring is None else torch.stack([c.float() for c in drawn.coloring], 1)
     norm, fill, member = None if norm is None else norm.contiguous(), fill.contiguous(), np.ascontiguousarray(member)
     steps, (_, channels, in_height, in_width) = x.dtype == torch.uint8, x.shape
