@@ -205,9 +205,39 @@ typedef struct {
     int64_t x_stride, out_stride;                 /* bytes from one sample to the next */
     int64_t planes, height, width;                /* of a sample, in the order of memory */
     const int64_t *method, *partner, *box;        /* box: [batch, 4], or NULL */
-    const float *lam, *norm;                      /* norm: mean [planes], inverse std [planes], or NULL */
+    const float *lam, *norm;                      /* norm: mean, then inverse std, of each channel, or NULL */
     int streams;                                  /* whether out is written past the cache */
+    int64_t step;                                 /* channels that lie together in a pixel */
+    float *pattern;                               /* where they do, [2, BLOCK + step], norm of elements; or NULL */
 } Job;
+
+/* False where memory lacks. */
+static int with_pattern(Job *job)
+{
+    int64_t n = BLOCK + job->step;
+    if (!job->norm || job->step == 1)
+        return 1;
+    job->pattern = malloc(2 * n * sizeof(float));
+    for (int64_t k = 0; job->pattern && k < 2 * n; k++)
+        job->pattern[k] = job->norm[k < n ? k % job->step : job->step + (k - n) % job->step];
+    return job->pattern != NULL;
+}
+
+/* n elements, at most BLOCK, `done` behind the first of a pixel. result: may be value. */
+static void normalise(const Job *job, int64_t plane, int64_t done, const float *value, int64_t n, float *result)
+{
+    if (job->pattern) {
+        const float *mean = job->pattern + done % job->step, *inverse_std = mean + BLOCK + job->step;
+#pragma omp simd
+        for (int64_t k = 0; k < n; k++)
+            result[k] = (value[k] - mean[k]) * inverse_std[k];
+        return;
+    }
+    float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++)
+        result[k] = (value[k] - mean) * inverse_std;
+}
 
 typedef float Lanes __attribute__((vector_size(32)));
 typedef Lanes AnyLanes __attribute__((aligned(1), may_alias));      /* at any address */

@@ -44,7 +44,6 @@ typedef struct {
     float *own, *other, *value, *filling, *noise; /* BLOCK elements each */
     float *down, *across;                         /* SmoothMix: weights of rows, and in them; ResizeMix: of the next */
     int32_t *row, *column;                        /* ResizeMix: the pixels of the partner that rows and columns show */
-    float *norm;                                  /* mean, then inverse std, of elements where channels lie together */
 } Room;
 
 /* One of the two samples that are worked on together. */
@@ -389,14 +388,7 @@ static APART void make(const Family *f, const Sample *s, const Room *room)
                 value = result;
             }
             if (job->norm) {
-                const float *mean = room->norm + at % f->step, *inverse_std = mean + BLOCK + f->step;
-                float plane_mean = job->norm[plane], plane_inverse = job->norm[f->channels + plane];
-                if (f->step > 1)
-                    for (int64_t k = 0; k < m; k++)
-                        result[k] = (value[k] - mean[k]) * inverse_std[k];
-                else
-                    for (int64_t k = 0; k < m; k++)
-                        result[k] = (value[k] - plane_mean) * plane_inverse;
+                normalise(job, plane, at, value, m, result);
                 value = result;
             }
             store(job->out_type, job->streams ? streamed : to, m, value);
@@ -410,20 +402,17 @@ static APART void make(const Family *f, const Sample *s, const Room *room)
 
 static APART Room *room_for(const Family *f, int64_t sample_bytes)
 {
-    int64_t row = f->width * f->step, pixels = f->height * row, pattern = BLOCK + f->step;
-    int64_t floats = 5 * BLOCK + f->height + row + 2 * pattern, ints = f->height + f->width;
+    int64_t row = f->width * f->step, pixels = f->height * row;
+    int64_t floats = 5 * BLOCK + f->height + row, ints = f->height + f->width;
     Room *room = malloc(sizeof(Room) + 4 * (floats + ints) + 2 * pixels + 2 * (2 * centre_of(f) + 1) + sample_bytes);
     if (!room)
         return NULL;
     float *next = (float *)(room + 1);
     room->own = next, room->other = next += BLOCK, room->value = next += BLOCK, room->filling = next += BLOCK;
-    room->noise = next += BLOCK, room->norm = next += BLOCK, room->down = next += 2 * pattern;
-    room->across = next += f->height;
+    room->noise = next += BLOCK, room->down = next += BLOCK, room->across = next += f->height;
     room->row = (int32_t *)(next + row), room->column = room->row + f->height;
     room->mask[0] = (char *)(room->column + f->width), room->mask[1] = room->mask[0] + pixels;
     room->lines = room->mask[1] + pixels, room->aside = room->lines + 2 * (2 * centre_of(f) + 1);
-    for (int64_t k = 0; f->job.norm && k < 2 * pattern; k++)
-        room->norm[k] = f->job.norm[k < pattern ? k % f->step : f->channels + (k - pattern) % f->step];
     return room;
 }
 
@@ -455,7 +444,7 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
 {
     int64_t step = last ? channels : 1;
     Family f = {{x, out, in_type, out_type, x_stride, out_stride, channels / step, height, width * step, method,
-                 partner, NULL, lam, norm, 0},
+                 partner, NULL, lam, norm, 0, step, NULL},
                 height, width, step, channels, {*region, *erased}, fill, field, table, bilinear, order};
     int failed = 0, mutual = 1, alone = 1, in_place = x == out;
     for (int64_t i = 0; i < batch; i++) {
@@ -469,6 +458,8 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
     int64_t bytes = channels * height * width * SIZES[in_type];
     const char *somewhere = f.job.out + (order ? order[0] : batch / 2) * out_stride;
     f.job.streams = large && !in_place && is_warm(somewhere, out_stride);
+    if (!with_pattern(&f.job))
+        return 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Room *room = room_for(&f, in_place && !alone ? bytes : 0);
@@ -496,5 +487,6 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
         free(room);
         fence();
     }
+    free(f.job.pattern);
     return failed;
 }

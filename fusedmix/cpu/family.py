@@ -40,6 +40,7 @@ from fusedmix.reference.pixel import lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
 from . import native
+from .native import Draw
 from .sampling import MASK64, NO_BOX, Array, mates
 from .sampling import words as numpy_words
 
@@ -138,8 +139,13 @@ def in_c(
         return False
     if recipe.has_box or order is not None:
         return native.family(library, x, out, norm, drawn, recipe, fill, field, order)
-    method, lam, partner, mate = (column.numpy() for column in drawn[:4])
-    return native.mix(library, x, out, norm, (method, lam, partner, mate, NO_BOX), MIXUP)
+    return native.mix(library, x, out, norm, as_numpy(drawn), MIXUP)
+
+
+def as_numpy(family: FamilyDraw) -> Draw:
+    """What a draw of the family says of partners and weights."""
+    method, lam, partner, mate = (column.numpy() for column in family[:4])
+    return Draw(method, lam, partner, mate, NO_BOX)
 
 
 def is_boxed(recipe: Recipe) -> bool:

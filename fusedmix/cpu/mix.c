@@ -18,24 +18,21 @@ static void convert(const Job *job, int64_t plane, const char *from, char *to, i
         char *target = to + done * SIZES[job->out_type];
         const float *value = as_float(job->in_type, from + done * SIZES[job->in_type], m, room);
         if (job->norm) {
-            float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
             float *result = job->out_type == FLOAT32 ? (float *)target : room;
-#pragma omp simd
-            for (int64_t k = 0; k < m; k++)
-                result[k] = (value[k] - mean) * inverse_std;
+            normalise(job, plane, done, value, m, result);
             value = result;
         }
         store(job->out_type, target, m, value);
     }
 }
 
-/* As the reference's lerp, from the side with the larger weight, then normalised and stored. */
-static void lerp(const Job *job, int64_t plane, float lam, const float *own, const float *other, char *to, int64_t n,
-                 float *room)
+/* As the reference's lerp, from the side with the larger weight, then normalised and stored. done: see `normalise`. */
+static void lerp(const Job *job, int64_t plane, int64_t done, float lam, const float *own, const float *other,
+                 char *to, int64_t n, float *room)
 {
     const float *big = lam < 0.5f ? other : own, *small = lam < 0.5f ? own : other;
     float w = lam < 0.5f ? lam : 1 - lam, *result = job->out_type == FLOAT32 ? (float *)to : room;
-    if (job->norm) {
+    if (job->norm && !job->pattern) {
         float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
 #pragma omp simd
         for (int64_t k = 0; k < n; k++)
@@ -45,6 +42,8 @@ static void lerp(const Job *job, int64_t plane, float lam, const float *own, con
         for (int64_t k = 0; k < n; k++)
             result[k] = big[k] + w * (small[k] - big[k]);
     }
+    if (job->pattern)
+        normalise(job, plane, done, result, n, result);
     store(job->out_type, to, n, result);
 }
 
@@ -57,9 +56,9 @@ static void blend(const Job *job, int64_t plane, int64_t i, int64_t j, const cha
         int64_t m = n - done < BLOCK ? n - done : BLOCK;
         const float *a = as_float(job->in_type, own + done * in_size, m, room);
         const float *b = as_float(job->in_type, other + done * in_size, m, room + BLOCK);
-        lerp(job, plane, job->lam[i], a, b, to + done * out_size, m, room + 2 * BLOCK);
+        lerp(job, plane, done, job->lam[i], a, b, to + done * out_size, m, room + 2 * BLOCK);
         if (j >= 0)
-            lerp(job, plane, job->lam[j], b, a, other_to + done * out_size, m, room + 2 * BLOCK);
+            lerp(job, plane, done, job->lam[j], b, a, other_to + done * out_size, m, room + 2 * BLOCK);
     }
 }
 
@@ -182,15 +181,15 @@ static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, co
 /* Mixes a batch into `out`, which may be x.
 
 mate: samples that are worked on together, each the other's. partner: itself or the mate, or in a batch that is not
-mixed in place any sample. box: [batch, 4], or NULL. norm: [2, planes] or NULL. large: whether caches can't hold the
-batch. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
+mixed in place any sample. box: [batch, 4], or NULL. step: channels that lie together in a pixel, which rows are made
+of; norm: [2, planes * step] or NULL. large: whether caches can't hold the batch. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
 int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
-                 int64_t batch, int64_t planes, int64_t height, int64_t width, const int64_t *method,
+                 int64_t batch, int64_t planes, int64_t height, int64_t width, int64_t step, const int64_t *method,
                  const float *lam, const int64_t *partner, const int64_t *mate, const int64_t *box, const float *norm,
                  int large, int threads)
 {
     Job job = {x, out, in_type, out_type, x_stride, out_stride, planes, height, width, method, partner, box, lam,
-               norm, 0};
+               norm, 0, step, NULL};
     int64_t rows = width < BLOCK ? BLOCK / width : 1;
     int failed = 0, mutual = 1, in_place = x == out;
     for (int64_t i = 0; i < batch; i++) {
@@ -205,6 +204,8 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
     job.streams = large && !in_place && is_warm(out, written);
     if (job.streams)
         rows = row_bytes < SHORT ? SHORT / row_bytes : 1;
+    if (!with_pattern(&job))
+        return 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         float *room = malloc((3 * BLOCK + in_place * rows * width) * sizeof(float));
@@ -220,7 +221,7 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
                 continue;
             int both = j != i && partner[i] == j && partner[j] == i && blends(&job, i) && blends(&job, j);
             if (both) {
-                if (in_type == FLOAT32 && out_type == FLOAT32)
+                if (in_type == FLOAT32 && out_type == FLOAT32 && !job.pattern)
                     blend_floats(&job, i, j);
                 else
                     blend_both(&job, i, j, room);
@@ -247,6 +248,7 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
         free(room);
         fence();
     }
+    free(job.pattern);
     return failed;
 }
 

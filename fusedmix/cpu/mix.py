@@ -16,12 +16,12 @@ from fusedmix.recipe import (
     Recipe,
     smoothed_on_off,
 )
-from fusedmix.reference.family import FamilyDraw
 from fusedmix.reference.labels import dense_rows, mix_rows
 
 from . import native
-from .family import family_into
-from .sampling import NO_BOX, Array, Draw, draw
+from .family import as_numpy, family_into
+from .native import Draw
+from .sampling import Array, draw
 
 CHUNK_BYTES = 1 << 21  # a chunk and its scratch stay in cache, and one torch call covers many samples
 # Bytes of a sample below which passes over gathered partners cost less than a call per sample, without and with boxes.
@@ -290,12 +290,6 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, in_pl
         out[start:stop].copy_(own)
 
 
-def as_numpy(family: FamilyDraw) -> Draw:
-    """The columns of a draw of the family that targets are mixed by."""
-    method, lam, partner, mate = (column.numpy() for column in family[:4])
-    return Draw(method, lam, partner, mate, NO_BOX)
-
-
 def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe) -> None:
     """Target rows, or the partners' classes."""
     target = target.detach()
@@ -307,7 +301,7 @@ def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe)
     else:
         on, off = smoothed_on_off(recipe.smoothing, recipe.num_classes)
         library = native.library()
-        if library is None or not native.one_hot(library, target, target_out, drawn.partner, drawn.lam, on, off):
+        if library is None or not native.one_hot(library, target, target_out, drawn, on, off):
             write_one_hot(target.numpy(), target_out.numpy(), drawn, recipe)
 
 

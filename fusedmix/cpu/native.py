@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,17 @@ class Placing(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("beyond", "bilinear", "fades", "steps")),
         ("most", ctypes.c_float),
     )
+
+
+class Draw(NamedTuple):
+    """One row per sample, as the reference's `Draw`."""
+
+    method: Array
+    lam: Array
+    partner: Array
+    mate: Array
+    box: Array  # int64 [B, 4]
+    addresses: tuple[int | None, ...] | None = None  # of the columns, where `draw` made them
 
 
 @functools.lru_cache(maxsize=256)
@@ -152,7 +163,7 @@ def load(folder: Path) -> ctypes.CDLL:
     functions: tuple[tuple[Any, Any, list[Any]], ...] = (
         (found.fusedmix_words, None, [*counter, size, pointer, pointer, size, pointer]),
         (found.fusedmix_draw, None, [pointer, *counter, size, size, number, *[pointer] * 7]),
-        (found.fusedmix_mix, number, [*images, *[size] * 6, *[pointer] * 6, number, number]),
+        (found.fusedmix_mix, number, [*images, *[size] * 7, *[pointer] * 6, number, number]),
         (found.fusedmix_draw_family, None, [*counter, *[size] * 4, number, pointer, size, *[pointer] * 9]),
         (found.fusedmix_family, number, [*images, *[size] * 7, number, *[pointer] * 8, size, *[pointer] * 3, *flags]),
         (found.fusedmix_draw_place, None, [pointer, pointer, *counter, size, size, pointer, real, *[pointer] * 3]),
@@ -209,67 +220,65 @@ def words(
 def draw(
     library: ctypes.CDLL, recipe: Recipe, batch: int, height: int, width: int, seed: int, offset: int,
     sample_offset: int, mate: Array | None, lam: Array | None, box: Array | None,
-) -> tuple[Array, ...]:  # fmt: skip
-    """The columns of `sampling.Draw`. mate: None for a random matching; lam, box: None unless given."""
+) -> Draw:  # fmt: skip
+    """As `sampling.draw`. mate: None for a random matching; lam, box: None unless given."""
     rows, drawn_lam = np.empty((7, batch), np.int64), np.empty(batch, np.float32)
     method, partner, drawn_box = rows[0], rows[1], rows[3:].reshape(batch, 4)
     mates = rows[2] if mate is None else np.ascontiguousarray(mate, np.int64)
     lam = None if lam is None else np.ascontiguousarray(lam, np.float32)
     box = None if box is None else np.ascontiguousarray(box, np.int32)
+    given, drawn = map(address, (lam, box)), tuple(map(address, (method, drawn_lam, partner, mates, drawn_box)))
+    at_method, at_lam, at_partner, at_mate, at_box = drawn
     library.fusedmix_draw(
         ctypes.byref(settings_of(recipe, height, width)), seed, offset, sample_offset, batch, int(mate is None),
-        *map(address, (lam, box, mates, method, partner, drawn_lam, drawn_box)),
+        *given, at_mate, at_method, at_partner, at_lam, at_box,
     )  # fmt: skip
-    return method, drawn_lam, partner, mates, drawn_box
+    return Draw(method, drawn_lam, partner, mates, drawn_box, drawn)
 
 
-def mix(
-    library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, columns: tuple[Array, ...], recipe: Recipe
-) -> bool:
-    """Mixes x into `out`, which may be x. False, and nothing written, for what it does not know.
+def addresses_of(drawn: Draw) -> tuple[tuple[int | None, ...], tuple[Array, ...]]:
+    """Where C finds the columns: method, lam, partner, mate, box; and what must live meanwhile."""
+    if drawn.addresses is not None:
+        return drawn.addresses, ()
+    dtypes = np.int64, np.float32, np.int64, np.int64, np.int64
+    kept = tuple(np.ascontiguousarray(a, dtype) for a, dtype in zip(drawn[:5], dtypes, strict=True))
+    return tuple(map(address, kept)), kept
 
-    columns: those of `sampling.Draw`.
-    """
+
+def mix(library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, recipe: Recipe) -> bool:
+    """Mixes x into `out`, which may be x. False, and nothing written, for what it does not know."""
     last = is_channels_last(x)
     computes = norm is not None or out.dtype != x.dtype or recipe.has_mixup
-    if (
-        (computes and not computes_with(library, x.dtype, out.dtype))
-        or (norm is not None and last)
-        or is_channels_last(out) != last
-    ):
+    if (computes and not computes_with(library, x.dtype, out.dtype)) or is_channels_last(out) != last:
         return False
     types = (TYPES[x.dtype], TYPES[out.dtype]) if computes else (COPIED[x.element_size()],) * 2
-    method, lam, partner, mate, edges = columns
-    sizes = tuple(x.shape[1:])  # planes, rows, elements of a row
-    if not recipe.has_box:
+    step = x.shape[1] if last else 1
+    if recipe.has_box or (last and norm is not None):  # planes, rows, elements of a row
+        sizes = (x.shape[1] // step, x.shape[2], x.shape[3] * step)
+    else:
         planes = 1 if norm is None else x.shape[1]
         sizes = (planes, x.numel() // max(len(x) * planes, 1), 1)
-    elif last:
-        sizes = (1, x.shape[2], x.shape[3] * x.shape[1])
-        edges = edges * np.array([1, x.shape[1], 1, x.shape[1]])
-    box = np.ascontiguousarray(edges, np.int64) if recipe.has_box else None
+    if recipe.has_box and last:
+        drawn = drawn._replace(box=drawn.box * np.array([1, step, 1, step]), addresses=None)
     norm = None if norm is None else norm.contiguous()
-    lam = np.ascontiguousarray(lam, np.float32)
-    method, partner, mate = (np.ascontiguousarray(a, np.int64) for a in (method, partner, mate))
+    (method, lam, partner, mate, box), _kept = addresses_of(drawn)
     return checked(
         library.fusedmix_mix(
             x.data_ptr(), out.data_ptr(), *types, x.stride(0) * x.element_size(), out.stride(0) * out.element_size(),
-            len(x), *sizes, *map(address, (method, lam, partner, mate, box)),
+            len(x), *sizes, step, method, lam, partner, mate, box if recipe.has_box else None,
             None if norm is None else norm.data_ptr(), out.nbytes >= LARGE, threads_for(x.nbytes),
         )
     )  # fmt: skip
 
 
-def one_hot(
-    library: ctypes.CDLL, classes: Tensor, rows: Tensor, partner: Array, lam: Array, on: float, off: float
-) -> bool:
+def one_hot(library: ctypes.CDLL, classes: Tensor, rows: Tensor, drawn: Draw, on: float, off: float) -> bool:
     """Writes target rows, as `mix.write_one_hot`."""
     classes = classes.contiguous()
-    lam, partner = np.ascontiguousarray(lam, np.float32), np.ascontiguousarray(partner, np.int64)
+    (_, lam, partner, *_), _kept = addresses_of(drawn)
     return rows.is_contiguous() and checked(
         library.fusedmix_one_hot(
-            classes.data_ptr(), address(partner), address(lam), on, off, len(rows), rows.shape[1],
-            rows.data_ptr(), threads_for(rows.nbytes),
+            classes.data_ptr(), partner, lam, on, off, len(rows), rows.shape[1], rows.data_ptr(),
+            threads_for(rows.nbytes),
         )
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ Same names, same float32 steps, same bits; tests hold the two equal.
 """
 
 import sys
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from fusedmix.recipe import (
 )
 
 from . import native
+from .native import Draw
 
 Array = NDArray
 
@@ -43,16 +43,6 @@ POLYS = np.zeros((len(rng.EXP_POLY), 3, 1), np.float32)  # [power, polynomial, 1
 for _n, _poly in enumerate((rng.EXP_POLY, rng.EXPM1_POLY, rng.SIN_POLY)):
     POLYS[: len(_poly), _n, 0] = _poly
 LOG_POLY = np.array(rng.LOG_POLY, np.float32)
-
-
-class Draw(NamedTuple):
-    """One row per sample, as the reference's `Draw`."""
-
-    method: Array
-    lam: Array
-    partner: Array
-    mate: Array
-    box: Array  # int64 [B, 4]
 
 
 NO_BOX = np.zeros((1, 4), np.int64)
@@ -269,10 +259,8 @@ def draw(
         mate = None
         if recipe.pairing != MATCHING:
             mate = mates(recipe, seed, offset, sample_offset, batch, partner)
-        return Draw(
-            *native.draw(
-                library, recipe, batch, height, width, seed & MASK64, offset & MASK64, sample_offset, mate, lam, box
-            )
+        return native.draw(
+            library, recipe, batch, height, width, seed & MASK64, offset & MASK64, sample_offset, mate, lam, box
         )
     i = np.arange(batch)
     mate = mates(recipe, seed, offset, sample_offset, batch, partner)
