@@ -199,6 +199,17 @@ def drops(method: int) -> bool:
     return METHOD_CUTOUT <= method <= METHOD_HIDE
 
 
+def halves(codes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Choices of the lower methods, of the higher ones, and the lowest of those (a kernel calls it: no calls in it).
+
+    About as many of both, and those of one method together: of one method alone, all are among the higher ones.
+    """
+    methods = sorted([code & 0xFF for code in codes])
+    above = [method for method in methods if method > methods[0]]
+    middle = max([methods[len(methods) // 2], *above[:1]])
+    return tuple([c for c in codes if c & 0xFF < middle]), tuple([c for c in codes if c & 0xFF >= middle]), middle
+
+
 def boxed(method: int) -> bool:
     """True for methods whose region is made of boxes."""
     return method in (METHOD_CUTMIX, METHOD_RESIZEMIX, METHOD_CUTOUT, METHOD_ERASING)

@@ -32,7 +32,7 @@ from .philox import words, words_at
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, walked
-from .tiles import family_values, touched_by, with_ranks
+from .tiles import family_values, ranks_for, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -206,7 +206,7 @@ def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
 
 @triton.jit
 def picture(
-    upper, below, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
+    even, odd, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
     IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
     TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr,
     DOTS: tl.constexpr,
@@ -216,14 +216,14 @@ def picture(
     known, way: where WALKS, see `walked`; inner: see `sampled`.
     """
     if WALKS:
-        upper, below, value = walked(upper, below, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+        even, odd, value = walked(even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
     else:
         value = sampled(
             x, map, limits, y, column, inner, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS
         )  # fmt: skip
     if COLOR:
         value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST)
-    return upper, below, value
+    return even, odd, value
 
 
 @triton.jit
@@ -338,7 +338,7 @@ def augment_kernel(
         if NORM:
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
-        upper_i, below_i, upper_j, below_j, columns_i, columns_j = (), (), (), (), (), ()
+        even_i, odd_i, even_j, odd_j, columns_i, columns_j = (), (), (), (), (), ()
         rows_i, rows_j, places_i, places_j = (), (), None, None
         if TALL:
             column = lot + run
@@ -350,14 +350,14 @@ def augment_kernel(
         if WALKS:
             rows_i = rows_of(map_i, limits_i, first, IN_H, True)
             columns_i = columns_of(x_i, map_i, limits_i, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
-            upper_i = padded((), tl.zeros([R, VEC], tl.float32), 0, C)
-            below_i = upper_i
+            even_i = padded((), tl.zeros([R, VEC], tl.float32), 0, C)
+            odd_i = even_i
             if PREFETCHES:
                 places_i = places_of_row(x_i, map_i, limits_i, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
             if MIXES and PAIRED:
                 rows_j = rows_of(map_j, limits_j, first, IN_H, True)
                 columns_j = columns_of(x_j, map_j, limits_j, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
-                upper_j, below_j = upper_i, upper_i
+                even_j, odd_j = even_i, even_i
                 if PREFETCHES:
                     places_j = places_of_row(x_j, map_j, limits_j, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
         if TALL:
@@ -383,11 +383,11 @@ def augment_kernel(
                 place, y = begin, (start // W) if W % VEC == 0 else (pixel // W)
                 element, along = place_in_row(origin_of(start, step, NEXT_TILE, W), lane, W, VEC)
             x = element + along
-            ranks_i, ranks_j = 0, 0
+            ranks_i, ranks_j = None, None
             if field_ptr is not None:
-                ranks_i = tl.load(field_i + pixel, mask=start < with_ranks(method_i, owned))
-            upper_i, below_i, own = picture(
-                upper_i, below_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
+                ranks_i = ranks_for(field_i, pixel, method_i, owned, start, N)
+            even_i, odd_i, own = picture(
+                even_i, odd_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
                 None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, DOTS,
             )  # fmt: skip
             other = own
@@ -399,8 +399,8 @@ def augment_kernel(
                         ERASED, H, W, W, 1, VEC, CENTRE,
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
-                upper_j, below_j, other = picture(
-                    upper_j, below_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
+                even_j, odd_j, other = picture(
+                    even_j, odd_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
                     inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
                     WALKS and PAIRED, PAIRS, DOTS,
                 )  # fmt: skip
@@ -409,7 +409,7 @@ def augment_kernel(
                 channels = channels + (x * 0 + c,)
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = tl.load(field_j + pixel, mask=start < with_ranks(method_j, owned))
+                    ranks_j = ranks_for(field_j, pixel, method_j, owned, start, N)
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,

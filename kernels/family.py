@@ -34,9 +34,7 @@ from .mix import (
 from .pixel import to_float
 from .regions import as_bits
 from .sampling import EXACT
-from .tiles import clamp_bytes, family_values, touched_by, with_ranks
-
-MOST_HOISTED = tl.constexpr(2)  # longer lists compute what the drawn method makes of columns in its tiles only
+from .tiles import MOST_HOISTED, clamp_bytes, family_values, ranks_for, touched_by
 
 
 @triton.jit
@@ -149,10 +147,9 @@ def family_kernel(
             x = (element + along) // STEP
             channel = offs % C if OUT_LAST else (start if PIXELS % VEC == 0 else offs) // PIXELS
             src = source(offs, C, PIXELS, TRANSPOSE)
-            ranks_i, ranks_j = 0, 0
+            ranks_i, ranks_j, store_i = None, None, mask
             if field_ptr is not None:
-                ranks_i = tl.load(field_i + y * W + x, mask=start < with_ranks(method_i, owned))
-            store_i = mask
+                ranks_i = ranks_for(field_i, y * W + x, method_i, owned, start, N)
             if SKIP or (MIXES and not PAIRED):
                 touched_i = touched_by(
                     region_i, erased_i, method_i, lam_i, owned, start, element, along, y, x, ranks_i, CHOICES, N,
@@ -162,7 +159,7 @@ def family_kernel(
                 store_i = touched_i & mask
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = tl.load(field_j + y * W + x, mask=start < with_ranks(method_j, owned))
+                    ranks_j = ranks_for(field_j, y * W + x, method_j, owned, start, N)
                 store_j = start < owned_j
                 if SKIP:
                     touched_j = touched_by(

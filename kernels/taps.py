@@ -192,7 +192,7 @@ def columns_of(
     """
     lefts, rights = (), ()
     for k in tl.static_range(VEC):
-        left, right = between_columns(column_place(map, limits, lot + tl.arange(0, R) * VEC + k), IN_W)
+        left, right = between_columns(place_along(map, limits, lot + tl.arange(0, R) * VEC + k, False), IN_W)
         lefts, rights = lefts + (left,), rights + (right,)
     if not PAIRS:
         return x + interleaved(lefts, R, VEC) * (C if IN_LAST else 1), interleaved(rights, R, VEC)
@@ -207,10 +207,13 @@ def columns_of(
 
 
 @triton.jit
-def column_place(map, limits, column):
-    """Places of columns in the source, from its first column's centre, within the crop; of a map that does not turn."""
-    _, u = located(map, column, column, False)
-    place, _ = held(u - 0.5, limits[1], limits[3])
+def place_along(map, limits, index, DOWN: tl.constexpr):
+    """Places of columns, or DOWN of rows, in the source, from its first one's centre, within the crop.
+
+    Of a map that does not turn.
+    """
+    AXIS: tl.constexpr = 0 if DOWN else 1
+    place, _ = held(located(map, index, index, False)[AXIS] - 0.5, limits[AXIS], limits[AXIS + 2])
     return place
 
 
@@ -220,8 +223,8 @@ def places_of_row(
     WIDE: tl.constexpr,
 ):  # fmt: skip
     """Pointers [32] into the first row of x, a sector apart, to what `row_between` reads of it for WIDE columns."""
-    one, _ = between_columns(column_place(map, limits, lot), IN_W)
-    other, _ = between_columns(column_place(map, limits, lot + (WIDE - 1)), IN_W)
+    one, _ = between_columns(place_along(map, limits, lot, False), IN_W)
+    other, _ = between_columns(place_along(map, limits, lot + (WIDE - 1), False), IN_W)
     low, high = tl.minimum(one, other), tl.maximum(one, other) + 1
     lane = tl.arange(0, 32)
     if IN_LAST:
@@ -242,53 +245,58 @@ def fetch_ahead(pointers):
 def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
     """What `walked` must know of KNOWN_ROWS rows of a result from `row` on: two int32 tensors.
 
-    (the first row of source to be read, plus 2**16 times the one behind the last; the bits of how far below its upper
-    row the result's lies, over TAP_STEPS). Read are one or two, or none: those that the row before, unless this is the
-    program's FIRST, did not lie between.
+    (the upper one of the two rows of source that a row lies between, times 4, plus 2 if their odd one is to be read and
+    1 if their even one is; the bits of the odd one's weight, over TAP_STEPS). Read is what the row before, unless this
+    is the program's FIRST, did not lie between.
     """
     step = tl.arange(0, KNOWN_ROWS)
-    top, low = between_rows(row_place(map, limits, row + step), IN_H)
-    before, _ = between_rows(row_place(map, limits, row + step - 1), IN_H)
-    new = tl.minimum((top - before).to(tl.uint32, bitcast=True), 2).to(tl.int32)
+    top, low = between_rows(place_along(map, limits, row + step, True), IN_H)
+    before, _ = between_rows(place_along(map, limits, row + step - 1, True), IN_H)
+    is_odd = top % 2  # of the two, the even one is the lower
+    new = top - before
+    reads = tl.where(new == 0, 0, tl.where(new == 1, 2 - is_odd, 3))
     if FIRST:
-        new = tl.where(step == 0, 2, new)
-    return (top + 2) * 65536 + (top + 2 - new), as_bits(low * (1.0 / (TAP_STEPS * TAP_STEPS)))
+        reads = tl.where(step == 0, 3, reads)
+    weight = tl.where(is_odd == 0, low, TAP_STEPS - low) * (1.0 / (TAP_STEPS * TAP_STEPS))
+    return top * 4 + reads, as_bits(weight)
 
 
 @triton.jit
-def row_place(map, limits, row):
-    """As `column_place`, of rows."""
-    v, _ = located(map, row, row, False)
-    place, _ = held(v - 0.5, limits[0], limits[2])
-    return place
+def read_row(
+    row, columns, places, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    PAIRS: tl.constexpr, DOTS: tl.constexpr,
+):  # fmt: skip
+    """`row_between`; asks for the next row unless `places` is None."""
+    value = row_between(row, columns, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+    if places is not None:
+        fetch_ahead(places + tl.minimum(row + 1, IN_H - 1) * (IN_W * C if IN_LAST else IN_W))
+    return value
 
 
 @triton.jit
 def walked(
-    upper, below, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    even, odd, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     PAIRS: tl.constexpr, DOTS: tl.constexpr,
 ):  # fmt: skip
-    """`between_bytes` of one row, and what the next can go on from: (upper, below, value).
+    """`between_bytes` of one row, and what the next can go on from: (even, odd, value).
 
-    upper, below: the two rows of source that the row before lay between, as `row_between` gives them. Goes down a row
-    at a time, reading one and asking for the next, until it is there; from afar it reads two. known: which it is of the
-    rows; way: what `rows_of`, `columns_of` and, unless it is None, `places_of_row` found.
+    even, odd: the two rows of source that the row before lay between, as `row_between` gives them. Each stays in its
+    place while it is needed, since moves cost as much as weighing. known: which it is of the rows; way: what `rows_of`,
+    `columns_of` and, unless it is None, `places_of_row` found.
     """
     rows, columns, places = way
-    NEXT_ROW: tl.constexpr = IN_W * C if IN_LAST else IN_W
     here = tl.arange(0, KNOWN_ROWS) == known
-    span = tl.sum(tl.where(here, rows[0], 0), 0)
-    low = from_bits(tl.sum(tl.where(here, rows[1], 0), 0))
-    row, end = span & 65535, span >> 16
-    while row != end:
-        row += 1
-        upper, below = below, row_between(row - 1, columns, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
-        if places is not None:
-            fetch_ahead(places + tl.minimum(row, IN_H - 1) * NEXT_ROW)
+    reads = tl.sum(tl.where(here, rows[0], 0), 0)
+    weight = from_bits(tl.sum(tl.where(here, rows[1], 0), 0))
+    top = reads >> 2
+    if reads & 1 != 0:
+        even = read_row((top + 1) & -2, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+    if reads & 2 != 0:
+        odd = read_row(top | 1, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
     value = ()
     for k in tl.static_range(C):
-        value = value + (tl.fma(low, below[k] - upper[k], unweighed(upper[k])),)
-    return upper, below, value
+        value = value + (tl.fma(weight, odd[k] - even[k], unweighed(even[k])),)
+    return even, odd, value
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from .choices import (
     METHOD_SMOOTHMIX,
     any_bilinear,
     count_of,
+    halves,
     has_flag,
     method_of,
 )
@@ -42,6 +43,8 @@ NOISE_SHIFT = tl.constexpr(recipe.NOISE_SHIFT)
 NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
 NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
 ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
+MOST_HOISTED = tl.constexpr(2)  # longer lists find what the drawn method needs in its tiles only
+FEW = tl.constexpr(4)  # choices that a sample's method is compared with one by one
 
 
 @triton.jit
@@ -49,7 +52,7 @@ def taken_by_one(
     slots, divisors, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
-    """Where the region lies, if the choice CODE has made it."""
+    """Where the region lies, if the choice CODE has made it. ranks: see `ranks_for`."""
     METHOD: tl.constexpr = method_of(CODE)
     everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
@@ -66,7 +69,10 @@ def taken_by_one(
             return inside_wide_cells(slots, divisors, element, along, y, method == METHOD, W, STEP, VEC)
         return inside_cells(slots, divisors, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
-        return (ranks >= slots[0]) & (everywhere == METHOD)
+        field, found = ranks
+        if field is not None:
+            found = tl.load(field + (y * W + x), mask=found)
+        return (found >= slots[0]) & (everywhere == METHOD)
     return everywhere < 0
 
 
@@ -104,6 +110,9 @@ def touches(
             here = exist & (lot < x1) & (lot + BLOCK // TALL > x0)
             rows = tl.where(here, tl.maximum(y1 - y0, 0) + (TALL - 1), 0)
             touched |= (place + (TALL - 1) - y0).to(tl.uint32, bitcast=True) < rows.to(tl.uint32, bitcast=True)
+        elif H * ROW % BLOCK == 0:  # tiles lie in one plane
+            length = tl.where(exist & (y0 < y1), (y1 - y0) * ROW + (BLOCK - 1), 0)
+            touched |= (place + (BLOCK - 1 - y0 * ROW)).to(tl.uint32, bitcast=True) < length.to(tl.uint32, bitcast=True)
         else:
             end = place + BLOCK
             first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
@@ -220,6 +229,22 @@ def replace_region(
 
 
 @triton.jit
+def replace_regions(
+    values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
+    CODES: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The values with the region that one of CODES has made filled, as by `replace_region`."""
+    for k in tl.static_range(len(CODES)):
+        values = replace_region(
+            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, CODES[k],
+            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+        )  # fmt: skip
+    return values
+
+
+@triton.jit
 def moved(start, weight, to, away, COUNT: tl.constexpr):
     """start + weight (to - away), tile by tile."""
     result = ()
@@ -244,6 +269,7 @@ def family_values(
     place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
     """
     values = own
+    BILINEAR: tl.constexpr = any_bilinear(CHOICES)
     if BLENDS:  # noqa: SIM102
         if (method == METHOD_MIXUP) & (lam != 1.0):  # from the side with the larger weight, as `lerp`
             if lam < 0.5:
@@ -254,15 +280,27 @@ def family_values(
         if method == METHOD_SMOOTHMIX:
             share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
             values = moved(own, share, other, own, COUNT)
-    for k in tl.static_range(N):
-        values = replace_region(
-            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
-            CHOICES[k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL,
-            COUNT,
+    if N > FEW:  # then a sample's method is compared with one half of the list's
+        LOWER: tl.constexpr = halves(CHOICES)[0]
+        HIGHER: tl.constexpr = halves(CHOICES)[1]
+        if method < halves(CHOICES)[2]:
+            values = replace_regions(
+                values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, LOWER,
+                BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+            )  # fmt: skip
+        else:
+            values = replace_regions(
+                values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, HIGHER,
+                BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+            )  # fmt: skip
+    else:
+        values = replace_regions(
+            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, CHOICES,
+            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
         )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
-            values, other, x_other, erased, place, lot, first, element, along, y, x, 0, channels, fills, ERASE,
+            values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASE,
             False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
         )  # fmt: skip
     return values
@@ -283,9 +321,13 @@ def blended(method, lam, owned):
 
 
 @triton.jit
-def with_ranks(method, owned):
-    """End of the elements whose ranks are looked up: all or none."""
-    return tl.where(method == METHOD_FMIX, owned, 0)
+def ranks_for(field, index, method, owned, start, N: tl.constexpr):
+    """What FMix's region is found by: (None, ranks), or for long lists, which seldom need them, (pointer, a mask)."""
+    if N <= MOST_HOISTED:
+        field, found = None, tl.load(field + index, mask=start < tl.where(method == METHOD_FMIX, owned, 0))
+    else:
+        found = start < owned
+    return field, found
 
 
 @triton.jit
@@ -298,7 +340,7 @@ def touched_by(
     taken = taken_by(region, element, along, y, x, ranks, CHOICES, N, H, W, ROW, STEP, VEC, CENTRE)
     touched = some_of(taken) | (start < blended(method, lam, owned))
     if ERASED[0] != 0:
-        dropped = taken_by(erased, element, along, y, x, 0, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
+        dropped = taken_by(erased, element, along, y, x, None, ERASED, 1, H, W, ROW, STEP, VEC, CENTRE)
         touched = touched | some_of(dropped)
     return touched
 

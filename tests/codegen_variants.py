@@ -49,7 +49,7 @@ class Variant:
     max_registers: int = 128  # room for 512 threads a multiprocessor at the least
     geometry: Geometry | None = None  # of FusedAugment
     placement: Placement | None = None  # what the geometry is of
-    prefetches: int = 0  # of the images' next rows
+    prefetches: int = 0  # of the rows behind even and behind odd ones, of each image
     by_words: bool = False  # reads bytes of images that are gathered by words
     max_shared: int = 128  # bytes: reductions only, no tile passes through shared memory
 
@@ -112,15 +112,15 @@ AUGMENT = {
     ),
     "augment: crop, flip": augment(WINDOW, NOTHING, images=1),
     "augment: crop, flip, mix": augment(WINDOW, MIX, store_width="64"),
-    "augment: resized crop": augment(RESIZED, NOTHING, images=1, by_words=True, prefetches=1),
+    "augment: resized crop": augment(RESIZED, NOTHING, images=1, by_words=True, prefetches=2),
     "augment: resized crop, mix": augment(
-        RESIZED, MIX, store_width="64", max_registers=168, by_words=True, prefetches=2
+        RESIZED, MIX, store_width="64", max_registers=168, by_words=True, prefetches=4
     ),
     "augment: affine to float32": augment(
         Placement((224, 224), None, None, RandomAffine(10.0)), NOTHING, F32, images=1, max_registers=255
     ),
     "augment: DeiT": augment(
-        DEIT, DEIT_MIX, store_width="64", max_registers=255, max_shared=1024, by_words=True, prefetches=2
+        DEIT, DEIT_MIX, store_width="64", max_registers=255, max_shared=1024, by_words=True, prefetches=4
     ),
 }
 

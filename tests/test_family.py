@@ -10,9 +10,9 @@ from fusedmix.cpu import family as cpu_family
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import tile_stride
 from fusedmix.ops import image_adjoint
-from fusedmix.recipe import MODES
+from fusedmix.recipe import MODES, PLAN_BOX, halves
 from fusedmix.reference.family import apply_family, unpack
-from fusedmix.spec import Cutout, GridMask, Policy
+from fusedmix.spec import Cutout, GridMask, Policy, RandomErasing
 
 IMPLEMENTATIONS = ["kernel", "cpu"]
 NORM = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
@@ -108,6 +108,25 @@ def test_all_methods_at_once(implementation: str, erase: str | None) -> None:
         return  # the interpreter is slow
     check(implementation, everything(erase, partner="permute"), (4, 3, 9, 8), torch.uint8, True, seed=2)
     check(implementation, everything(erase, partner="exact"), (5, 3, 7, 8), torch.bfloat16, seed=3, replay=True)
+
+
+def test_long_lists() -> None:
+    """A sample's method is compared with one half of a list of more than FEW; choices of one method stay together."""
+    assert halves(tuple(range(1, 11))) == ((1, 2, 3, 4, 5), (6, 7, 8, 9, 10), 6)
+    assert halves((3, 2, 3, 2, 3, 3)) == ((2, 2), (3, 3, 3, 3), 3)
+    assert halves((2, 2, 2, 2, 3)) == ((2, 2, 2, 2), (3,), 3)
+    assert halves((2, 2, 2, 2, 2)) == ((), (2, 2, 2, 2, 2), 2)
+    specs = [RandomErasing(1.0, (0.1, 0.5), value=float(n)) for n in range(4)] + [Cutout(3, value=9.0)]
+    for some in (specs, [*specs[:4], RandomErasing(1.0, (0.2, 0.6), value=5.0)]):
+        got = check("kernel", Policy(tuple((spec, 0.18) for spec in some)), (8, 3, 8, 8), torch.float32, seed=4)
+        assert len(set(got.plan[:, PLAN_BOX + 5].tolist())) > 3  # codes, with the rows of their fills
+
+
+@pytest.mark.parametrize("name", ["cutmix", "cutout", "erasing", "resizemix"])
+def test_boxes_in_tiles_of_one_plane(name: str) -> None:
+    """Where a plane is whole tiles; a box may begin and end with any of them."""
+    for launch in (Launch(16, 2, 4), Launch(32, 4, 4), Launch(128, 1, 4)):
+        check("kernel", single(name), (6, 3, 8, 16), torch.float32, seed=launch.block, launch=launch)
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
