@@ -4,12 +4,11 @@ Runs some programs of hot variants in Triton's interpreter, with their own tiles
 what share of the tiles reached each statement of the tile loop, and what share of the programs that have tiles each of
 the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
 not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
-those of its turns that reach it, one in another loop their sum, or 1. bench.static weighs machine code so.
+those of its turns that reach it. bench.static weighs machine code so.
 """
 
 import ast
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -90,24 +89,18 @@ def beside() -> dict[str, list[str]]:
 
 
 @cache
-def turning(path: Path) -> dict[int, tuple[tuple[int, str], ...]]:
-    """Of each statement in loops within tiles or programs, the first statements of the loops, the outer's first.
-
-    Each with how its turns are marked: "#" where they are unrolled, "@" where not.
-    """
-    found: dict[int, tuple[tuple[int, str], ...]] = {}
+def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
+    """Of each statement in unrolled loops, the first statements of the loops, the outer's first."""
+    found: dict[int, tuple[int, ...]] = {}
     for node in (node for function in functions(path) for node in ast.walk(function)):  # outer loops come first
-        if not isinstance(node, ast.For | ast.While) or node.body[0].lineno == tile_loop(path).start:
-            continue
-        mark = "#" if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter) else "@"
-        for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
-            found[line] = (*found.get(line, ()), (node.body[0].lineno, mark))
+        if isinstance(node, ast.For) and "static_range" in ast.unparse(node.iter):
+            for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
+                found[line] = (*found.get(line, ()), node.body[0].lineno)
     return found
 
 
-def without(mark: str, chain: Chain) -> Chain:
-    """Without the turns that are marked so."""
-    return tuple(re.sub(rf"{mark}\d+", "", name) for name in chain)
+def without_turns(chain: Chain) -> Chain:
+    return tuple(name.split("#")[0] for name in chain)
 
 
 def place(filename: str, line: int) -> str | None:
@@ -153,10 +146,10 @@ class Trace:
                 self.end_tile()
                 self.tiles += 1
                 turns.clear()
-            loops = turning(path).get(line, ())
+            loops = unrolled(path).get(line, ())
             turns[line] += 1
-            self.stack[-1] = names(path)[line] + "".join(f"{mark}{turns[first]}" for first, mark in loops)
-            top = re.split("[#@]", self.stack[0])[0]
+            self.stack[-1] = names(path)[line] + "".join(f"#{turns[first]}" for first in loops)
+            top = self.stack[0].split("#")[0]
             (self.reached if in_loop(top) else self.outside).add(tuple(self.stack))
         return self.step
 
@@ -182,12 +175,9 @@ class Trace:
 
     def shares(self) -> dict[str, float]:
         """Those of the statements that fewer tiles or programs reach than what called them."""
-        summed: Counter[Chain] = Counter()
-        for chain, count in self.counts.items():
-            summed[without("@", chain)] += count
         counts: dict[Chain, list[int]] = {}
-        for chain, count in summed.items():  # machine code does not tell the turns of an unrolled loop
-            counts.setdefault(without("#", chain), []).append(count)
+        for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
+            counts.setdefault(without_turns(chain), []).append(count)
         for *callers, name in list(counts):
             for other in beside().get(name, ()):
                 counts.setdefault((*callers, other), [0])

@@ -30,6 +30,7 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from statistics import median_high
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -160,8 +161,9 @@ def weights(
 ) -> list[float]:
     """The share of the tiles that reach each instruction of a loop; 1 for what is not known to be left out by some.
 
-    What is on every path is always reached. The rest comes in blocks, which are reached as often as the statement that
-    is reached most often of those that not all tiles reach: compilers move others into blocks.
+    What is on every path is always reached. The rest comes in blocks, which are reached as often as most of their
+    instructions, of those that not all tiles reach: compilers move others into blocks. Blocks of which every path has
+    all or none are reached alike: as often as that one of them which is reached most often.
     """
     before, behind = [0] * len(instructions), [0] * len(instructions)  # paths from the start, and to the end
     before[start] = behind[end] = 1
@@ -171,19 +173,38 @@ def weights(
                 before[m] += before[n]
     for n in range(end - 1, start - 1, -1):
         behind[n] = sum(behind[m] for m in follows[n] if m <= end)
-    result = [1.0] * len(instructions)
     entered = {m for n in range(start, end) for m in follows[n] if m != n + 1}
+    blocks: dict[int, int] = {}  # first and last instructions
     n = start
     while n <= end:
         last = n
         while last < end and follows[last] == [last + 1] and last + 1 not in entered:
             last += 1
-        if before[n] * behind[n] < before[end]:
-            found = {share_of(instructions[m].chain, shares) for m in range(n, last + 1) if instructions[m].chain}
-            share = max((s for s in found if s < 1), default=1.0)
-            result[n : last + 1] = [share] * (last + 1 - n)
+        blocks[n] = last
         n = last + 1
+    result = [1.0] * len(instructions)
+    alike: dict[int, list[int]] = {}  # blocks, by how many paths they are on
+    for n in blocks:
+        if before[n] * behind[n] < before[end]:
+            alike.setdefault(before[n] * behind[n], []).append(n)
+    for some in alike.values():
+        while some:
+            ways = {some[0]: 1}  # paths from that block
+            for n in range(some[0], some[-1]):
+                for m in follows[n] if n in ways else ():
+                    ways[m] = ways.get(m, 0) + ways[n]
+            group = [n for n in some if ways.get(n, 0) * behind[n] == behind[some[0]]]
+            some = [n for n in some if n not in group]
+            share = max(usual_share(instructions[n : blocks[n] + 1], shares) for n in group)
+            for n in group:
+                result[n : blocks[n] + 1] = [share] * (blocks[n] + 1 - n)
     return result
+
+
+def usual_share(instructions: list[Instruction], shares: dict[str, float]) -> float:
+    """The share of the tiles that reach most of the instructions of a block, of those that not all reach; or 1."""
+    found = [share_of(instruction.chain, shares) for instruction in instructions if instruction.chain]
+    return median_high([share for share in found if share < 1] or [1.0])
 
 
 def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:

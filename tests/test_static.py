@@ -1,5 +1,6 @@
 """The static model's reading of machine code, and its counts of what tiles do."""
 
+import pytest
 import torch
 from augment_cases import Case, check
 from cases import images, run
@@ -50,6 +51,45 @@ def test_expected_path() -> None:
     # The block is reached by a quarter of the tiles, with what was moved into it; what stands before it by all.
     assert (expected["all"], expected["imad"]) == (2 + 4 * (5 + 3 / 4), 4 * (1 + 2 / 4))
     assert static.dynamic_counts(code, 4, {rare: 0.25}) == bound  # another statement's
+
+
+BODY = """
+//## File "{kernel}", line {top}
+.L_x_1:
+        /*0000*/              @!P0 BRA `(.L_x_4) ;
+//## File "{kernel}", line {rare} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+        /*0010*/              @!P2 BRA `(.L_x_2) ;
+//## File "{kernel}", line {rarer} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+        /*0020*/                   FADD R3, R2, R2 ;
+        /*0030*/                   FADD R3, R3, R2 ;
+//## File "{kernel}", line {rare} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+        /*0040*/                   FADD R3, R3, R2 ;
+//## File "{kernel}", line {rarer} inlined at "{kernel}", line {top}
+//## File "{kernel}", line {top}
+.L_x_2:
+        /*0050*/              @!P3 BRA `(.L_x_4) ;
+        /*0060*/                   IADD3 R4, R3, R2, RZ ;
+//## File "{kernel}", line {top}
+.L_x_4:
+        /*0070*/                   STG.E.128 [R8], R4 ;
+        /*0080*/               @P1 BRA `(.L_x_1) ;
+        /*0090*/                   EXIT ;
+"""
+
+
+def test_blocks_are_reached_as_often_as_most_of_what_is_in_them() -> None:
+    """A statement of half the tiles in a block of a tenth; and what asks there is asked by all who came so far."""
+    kernel = paths.KERNELS / "family.py"
+    top, rare, rarer = paths.tile_loop(kernel).start, 98, 100
+    code = BODY.format(kernel=kernel, top=top, rare=rare, rarer=rarer)
+    names = [paths.place(str(kernel), line) for line in (top, rare, rarer)]
+    expected = static.dynamic_counts(code, 1, {f"{names[0]} {names[1]}": 0.5, f"{names[0]} {names[2]}": 0.1})
+    assert expected["fma"] == pytest.approx(3 * 0.1)
+    assert expected["alu"] == pytest.approx(0.1)
+    assert expected["all"] == pytest.approx(1 + 0.5 + 3 * 0.1 + 0.5 + 0.1 + 2 + 1)
 
 
 BOTH_WAYS = """
@@ -122,24 +162,28 @@ def test_shares_are_those_of_the_tiles() -> None:
     assert trace.programs == trace.tiles  # of one tile each
 
 
-def test_shares_count_the_turns_of_a_walk() -> None:
-    """A row of the source that is read for a tile counts for each turn, also where a tile takes two."""
+def test_shares_count_the_rows_that_a_walk_reads() -> None:
+    """Of even and of odd rows of the source: those that the row before did not lie between."""
     case, rows, shape = Case(Placement((12, 8), RandomResizedCrop((0.05, 0.6)))), 4, (4, 3, 14, 16)
     trace = paths.Trace()
     with trace.watching():
         result = check("kernel", case, shape, torch.uint8, form=None, launch=Launch(8, rows, 1))
-    turns = 0
+    reads = [0, 0]
     for plan in result.plan[:, NOTHING.columns :]:
         step, start = plan[4:6].view(torch.float32).tolist()
         for first in range(0, 12, rows):
-            at = -2
+            known: set[int] = set()
             for y in range(first, min(first + rows, 12)):
                 place = min(max(step * (y + 0.5) + start - 0.5, int(plan[6])), int(plan[8]) - 1)
                 top = min(int(place), shape[2] - 2)
-                turns, at = turns + min(top - at, 2), top
+                for row in {top, top + 1} - known:
+                    reads[row % 2] += 1
+                known = {top, top + 1}
     assert trace.tiles == 4 * 12
     kernel = paths.KERNELS / "taps.py"
-    line = kernel.read_text(encoding="utf-8").splitlines().index("        row += 1") + 1
-    (share,) = {share for name, share in trace.shares().items() if name.endswith(f" {paths.names(kernel)[line]}")}
-    assert 0 < share < 1
-    assert share == round(turns / trace.tiles, 4)
+    lines = [line.strip() for line in kernel.read_text(encoding="utf-8").splitlines()]
+    for parity, name in enumerate(("even", "odd")):
+        (line,) = (n for n, text in enumerate(lines, 1) if text.startswith(f"{name} = read_row("))
+        (share,) = {share for chain, share in trace.shares().items() if chain.endswith(f" {paths.names(kernel)[line]}")}
+        assert 0 < share < 1
+        assert share == round(reads[parity] / trace.tiles, 4)
