@@ -11,7 +11,8 @@ program has tiles. Instructions are spread over the elements that a program writ
 
 `margin` is issue time / memory time: above 1 the variant could not reach the bandwidth. It assumes that every tile
 takes the longest way through all branches: a bound. Where it is above 1, `expected` takes each way as often as the
-tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py). Bytes: each input byte
+tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py): an estimate, too low
+where a compiler fills a block with more rare code than its own, too high in the other case. Bytes: each input byte
 is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
 the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
 Programs have as many tiles as large batches give them.

@@ -202,7 +202,7 @@ def drops(method: int) -> bool:
 def halves(codes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Choices of the lower methods, of the higher ones, and the lowest of those (a kernel calls it: no calls in it).
 
-    About as many of both, and those of one method together: of one method alone, all are among the higher ones.
+    As nearly as many of both as keeping those of one method together allows: of one alone, all are among the higher.
     """
     methods = sorted([code & 0xFF for code in codes])
     above = [method for method in methods if method > methods[0]]

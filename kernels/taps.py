@@ -252,9 +252,9 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
     step = tl.arange(0, KNOWN_ROWS)
     top, low = between_rows(place_along(map, limits, row + step, True), IN_H)
     before, _ = between_rows(place_along(map, limits, row + step - 1, True), IN_H)
-    is_odd = top % 2  # of the two, the even one is the lower
-    new = top - before
-    reads = tl.where(new == 0, 0, tl.where(new == 1, 2 - is_odd, 3))
+    is_odd = top % 2  # then the even one is the lower
+    new = top - before  # below 0 where the result is upside down
+    reads = tl.where(new == 0, 0, tl.where(new == 1, 2 - is_odd, tl.where(new == -1, 1 + is_odd, 3)))
     if FIRST:
         reads = tl.where(step == 0, 3, reads)
     weight = tl.where(is_odd == 0, low, TAP_STEPS - low) * (1.0 / (TAP_STEPS * TAP_STEPS))

@@ -78,6 +78,9 @@ def test_blocks_and_threads(shape: tuple[int, ...], threads: int, monkeypatch: p
             last = x.contiguous(memory_format=torch.channels_last)
             got = run("cpu", last, y, recipe, seed=3, norm=norm, out_dtype=out_dtype)
             assert_equal(got, want, EXACT, (*case, "norm, channels_last"))
+            if pairing == FLIP and dtype == out_dtype:
+                got = run("cpu", last, y, recipe, seed=3, norm=norm, out=last)
+                assert_equal(got, want, EXACT, (*case, "norm, channels_last, in place"))
 
 
 @pytest.mark.parametrize("skipped", [0, 1, 3])

@@ -8,7 +8,7 @@ from family_cases import extras_for
 
 from bench import paths, static
 from fusedmix.kernels.config import Launch
-from fusedmix.placement import NOTHING, Placement, RandomResizedCrop
+from fusedmix.placement import NOTHING, Flip, Placement, RandomResizedCrop
 from fusedmix.spec import Policy, RandomErasing
 
 LOOP = """
@@ -86,6 +86,7 @@ def test_blocks_are_reached_as_often_as_most_of_what_is_in_them() -> None:
     top, rare, rarer = paths.tile_loop(kernel).start, 98, 100
     code = BODY.format(kernel=kernel, top=top, rare=rare, rarer=rarer)
     names = [paths.place(str(kernel), line) for line in (top, rare, rarer)]
+    assert len(set(names)) == 3
     expected = static.dynamic_counts(code, 1, {f"{names[0]} {names[1]}": 0.5, f"{names[0]} {names[2]}": 0.1})
     assert expected["fma"] == pytest.approx(3 * 0.1)
     assert expected["alu"] == pytest.approx(0.1)
@@ -164,7 +165,7 @@ def test_shares_are_those_of_the_tiles() -> None:
 
 def test_shares_count_the_rows_that_a_walk_reads() -> None:
     """Of even and of odd rows of the source: those that the row before did not lie between."""
-    case, rows, shape = Case(Placement((12, 8), RandomResizedCrop((0.05, 0.6)))), 4, (4, 3, 14, 16)
+    case, rows, shape = Case(Placement((12, 8), RandomResizedCrop((0.05, 0.6)), Flip(0.5, 0.5))), 4, (4, 3, 14, 16)
     trace = paths.Trace()
     with trace.watching():
         result = check("kernel", case, shape, torch.uint8, form=None, launch=Launch(8, rows, 1))

@@ -182,7 +182,8 @@ static void set_aside(const Job *job, int64_t i, int64_t first, int64_t last, co
 
 mate: samples that are worked on together, each the other's. partner: itself or the mate, or in a batch that is not
 mixed in place any sample. box: [batch, 4], or NULL. step: channels that lie together in a pixel, which rows are made
-of; norm: [2, planes * step] or NULL. large: whether caches can't hold the batch. Returns 0; 1 where memory lacks; 2, with nothing written, where these samples can't be mixed so. */
+of; norm: [2, planes * step] or NULL. large: whether caches can't hold the batch. Returns 0; 1 where memory lacks; 2,
+with nothing written, where these samples can't be mixed so. */
 int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_stride, int64_t out_stride,
                  int64_t batch, int64_t planes, int64_t height, int64_t width, int64_t step, const int64_t *method,
                  const float *lam, const int64_t *partner, const int64_t *mate, const int64_t *box, const float *norm,

@@ -82,7 +82,7 @@ class Draw(NamedTuple):
     partner: Array
     mate: Array
     box: Array  # int64 [B, 4]
-    addresses: tuple[int | None, ...] | None = None  # of the columns, where `draw` made them
+    addresses: tuple[int | None, ...] | None = None  # of these columns, where `draw` made them; None for others
 
 
 @functools.lru_cache(maxsize=256)
