@@ -56,6 +56,8 @@ static void blend(const Job *job, int64_t plane, int64_t i, int64_t j, const cha
         int64_t m = n - done < BLOCK ? n - done : BLOCK;
         const float *a = as_float(job->in_type, own + done * in_size, m, room);
         const float *b = as_float(job->in_type, other + done * in_size, m, room + BLOCK);
+        if (j >= 0 && (const char *)a == to + done * out_size)     /* in place: j needs it, too */
+            a = memcpy(room, a, m * sizeof(float));
         lerp(job, plane, done, job->lam[i], a, b, to + done * out_size, m, room + 2 * BLOCK);
         if (j >= 0)
             lerp(job, plane, done, job->lam[j], b, a, other_to + done * out_size, m, room + 2 * BLOCK);
