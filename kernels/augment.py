@@ -385,7 +385,7 @@ def augment_kernel(
             x = element + along
             ranks_i, ranks_j = None, None
             if field_ptr is not None:
-                ranks_i = ranks_for(field_i, pixel, method_i, owned, start, N)
+                ranks_i = (field_i, ranks_for(field_i, pixel, method_i, owned, start, N))
             even_i, odd_i, own = picture(
                 even_i, odd_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
                 None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, DOTS,
@@ -409,7 +409,7 @@ def augment_kernel(
                 channels = channels + (x * 0 + c,)
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = ranks_for(field_j, pixel, method_j, owned, start, N)
+                    ranks_j = (field_j, ranks_for(field_j, pixel, method_j, owned, start, N))
                 values = family_values(
                     other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,

@@ -149,7 +149,7 @@ def family_kernel(
             src = source(offs, C, PIXELS, TRANSPOSE)
             ranks_i, ranks_j, store_i = None, None, mask
             if field_ptr is not None:
-                ranks_i = ranks_for(field_i, y * W + x, method_i, owned, start, N)
+                ranks_i = (field_i, ranks_for(field_i, y * W + x, method_i, owned, start, N))
             if SKIP or (MIXES and not PAIRED):
                 touched_i = touched_by(
                     region_i, erased_i, method_i, lam_i, owned, start, element, along, y, x, ranks_i, CHOICES, N,
@@ -159,7 +159,7 @@ def family_kernel(
                 store_i = touched_i & mask
             if PAIRED:
                 if field_ptr is not None:
-                    ranks_j = ranks_for(field_j, y * W + x, method_j, owned, start, N)
+                    ranks_j = (field_j, ranks_for(field_j, y * W + x, method_j, owned, start, N))
                 store_j = start < owned_j
                 if SKIP:
                     touched_j = touched_by(

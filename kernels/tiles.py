@@ -52,7 +52,7 @@ def taken_by_one(
     slots, divisors, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
 ):  # fmt: skip
-    """Where the region lies, if the choice CODE has made it. ranks: see `ranks_for`."""
+    """Where the region lies, if the choice CODE has made it. ranks: None, or (pointer to the image's, `ranks_for`)."""
     METHOD: tl.constexpr = method_of(CODE)
     everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
@@ -70,7 +70,7 @@ def taken_by_one(
         return inside_cells(slots, divisors, y, x, W) & (everywhere == METHOD)
     if METHOD == METHOD_FMIX:
         field, found = ranks
-        if field is not None:
+        if found.dtype == tl.int1:
             found = tl.load(field + (y * W + x), mask=found)
         return (found >= slots[0]) & (everywhere == METHOD)
     return everywhere < 0
@@ -322,12 +322,12 @@ def blended(method, lam, owned):
 
 @triton.jit
 def ranks_for(field, index, method, owned, start, N: tl.constexpr):
-    """What FMix's region is found by: (None, ranks), or for long lists, which seldom need them, (pointer, a mask)."""
+    """Ranks of FMix's pixels or, of long lists, which seldom need them, a mask of those to be looked up."""
     if N <= MOST_HOISTED:
-        field, found = None, tl.load(field + index, mask=start < tl.where(method == METHOD_FMIX, owned, 0))
+        found = tl.load(field + index, mask=start < tl.where(method == METHOD_FMIX, owned, 0))
     else:
         found = start < owned
-    return field, found
+    return found
 
 
 @triton.jit
