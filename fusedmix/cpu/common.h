@@ -207,7 +207,7 @@ typedef struct {
     const int64_t *method, *partner, *box;        /* box: [batch, 4], or NULL */
     const float *lam, *norm;                      /* norm: mean, then inverse std, of each channel, or NULL */
     int streams;                                  /* whether out is written past the cache */
-    int64_t step;                                 /* channels that lie together in a pixel */
+    int64_t step;                                 /* elements of a pixel side by side: one, or all channels */
     float *pattern;                               /* where they do, [2, BLOCK + step], norm of elements; or NULL */
 } Job;
 

@@ -26,10 +26,10 @@ static Box box_within(const int64_t *edge, int64_t height, int64_t width)
                  .right = clamp(edge[3], left, width)};
 }
 
-/* What a call does to a batch. A pixel has `step` elements side by side: one, or all channels. */
+/* What a call does to a batch. */
 typedef struct {
     Job job;
-    int64_t height, width, step, channels;
+    int64_t height, width, channels;
     Regions region[2];                            /* of the choice, and what is erased */
     const float *fill;                            /* [rows, 2, channels]: value and sigma */
     const int32_t *field;                         /* [batch, height, width], or NULL: FMix's ranks */
@@ -139,15 +139,15 @@ static APART void mark(const Family *f, int64_t i, int stage, char *mask, char *
             for (int64_t y = box.top; y < box.bottom; y++)
                 memset(mask + y * f->width + box.left, 1, box.right - box.left);
         }
-        *first = top * f->width * f->step, *last = bottom * f->width * f->step;
+        *first = top * f->width * f->job.step, *last = bottom * f->width * f->job.step;
     } else {
         return;
     }
     if (*last == 0)
-        *last = pixels * f->step;
-    if (f->step > 1)
+        *last = pixels * f->job.step;
+    if (f->job.step > 1)
         for (int64_t k = to - 1; k >= from; k--)
-            memset(mask + k * f->step, mask[k], f->step);
+            memset(mask + k * f->job.step, mask[k], f->job.step);
 }
 
 /* Which pixels of an axis of `side` pixels are shown when it is shrunk to [start, stop), and the weight of the next. */
@@ -184,8 +184,8 @@ static APART void prepare(const Family *f, Sample *s, Room *room)
         const int64_t *slots = slots_of(f, 0, i);
         for (int64_t y = 0; y < f->height; y++)
             room->down[y] = bell(y - slots[0], as_float32((int32_t)slots[2]));
-        for (int64_t x = 0; x < f->width * f->step; x++)
-            room->across[x] = bell(x / f->step - slots[1], as_float32((int32_t)slots[3]));
+        for (int64_t x = 0; x < f->width * f->job.step; x++)
+            room->across[x] = bell(x / f->job.step - slots[1], as_float32((int32_t)slots[3]));
     } else if (job->method[i] == METHOD_RESIZEMIX) {
         const int64_t *slots = slots_of(f, 0, i);
         shrink(slots[0], slots[2], f->height, f->bilinear, room->row, room->down);
@@ -197,7 +197,7 @@ static APART void prepare(const Family *f, Sample *s, Room *room)
 static inline void shrink_row(const Family *f, const Room *room, int type, const char *from, int64_t y, int64_t x,
                               int64_t end, float *to)
 {
-    int64_t step = f->step, right = f->width > 1 ? step : 0, below = f->height > 1 ? f->width * step : 0;
+    int64_t step = f->job.step, right = f->width > 1 ? step : 0, below = f->height > 1 ? f->width * step : 0;
     from += room->row[y] * f->width * step * SIZES[type];
     if (!f->bilinear) {
         for (; x < end; x++, to += step)
@@ -217,7 +217,7 @@ static inline void shrink_row(const Family *f, const Room *room, int type, const
 static APART void fill_shrunk(const Family *f, const Room *room, Box box, const char *from, int64_t at, int64_t n,
                               float *to)
 {
-    int64_t step = f->step, row = f->width * step;
+    int64_t step = f->job.step, row = f->width * step;
     int type = f->job.in_type;
     for (int64_t y = box.top > at / row ? box.top : at / row; y < box.bottom && y * row < at + n; y++) {
         int64_t first = at - y * row, last = at + n - y * row;          /* elements of the row */
@@ -243,9 +243,9 @@ static APART void fill_noisy(const Family *f, const Room *room, int kind, uint32
                              int64_t plane, int64_t at, int64_t n, float *to)
 {
     int64_t pixels = f->height * f->width;
-    for (int64_t c = 0; c < f->step; c++) {
-        int64_t first = (at + (c + f->step - at % f->step) % f->step) / f->step;
-        int64_t end = (at + n + f->step - 1 - c) / f->step;
+    for (int64_t c = 0; c < f->job.step; c++) {
+        int64_t first = (at + (c + f->job.step - at % f->job.step) % f->job.step) / f->job.step;
+        int64_t end = (at + n + f->job.step - 1 - c) / f->job.step;
         int each = kind == NOISE_PIXEL;
         if (first >= end)
             continue;
@@ -254,7 +254,7 @@ static APART void fill_noisy(const Family *f, const Room *room, int kind, uint32
         else
             normals(f->table, key, plane + c, 1, room->noise);
         for (int64_t k = 0; k < end - first; k++)
-            to[(first + k) * f->step + c - at] = value[c] + value[f->channels + c] * room->noise[each ? k : 0];
+            to[(first + k) * f->job.step + c - at] = value[c] + value[f->channels + c] * room->noise[each ? k : 0];
     }
 }
 
@@ -275,9 +275,9 @@ static APART const float *filled(const Family *f, const Sample *s, int stage, in
     const float *value = f->fill + (code >> ROW_SHIFT) * 2 * f->channels + plane;
     int kind = code >> NOISE_SHIFT & 3;
     if (kind == NOISE_NONE) {
-        for (int64_t c = 0; c < f->step; c++) {
-            float same = value[(at + c) % f->step];
-            for (int64_t k = c; k < n; k += f->step)
+        for (int64_t c = 0; c < f->job.step; c++) {
+            float same = value[(at + c) % f->job.step];
+            for (int64_t k = c; k < n; k += f->job.step)
                 room->filling[k] = same;
         }
         return room->filling;
@@ -296,7 +296,7 @@ static APART const float *filled(const Family *f, const Sample *s, int stage, in
 static APART void soften(const Family *f, const Room *room, int64_t at, int64_t n, const float *own, const float *other,
                    float *to)
 {
-    int64_t row = f->width * f->step, y = at / row, x = at % row;
+    int64_t row = f->width * f->job.step, y = at / row, x = at % row;
     for (int64_t k = 0, m; k < n; k += m, x = 0, y++) {
         const float *across = room->across + x;
         float down = room->down[y];
@@ -329,11 +329,11 @@ static APART void make_boxed(const Family *f, const Sample *s, const Room *room)
         int64_t code = f->region[stage].code[s->i];
         for (int64_t k = 0; METHOD_OF(code) != METHOD_NONE && k < COUNT_OF(code); k++) {
             Box box = box_within(slots_of(f, stage, s->i) + 4 * k, f->height, f->width);
-            int64_t length = (box.right - box.left) * f->step;
+            int64_t length = (box.right - box.left) * f->job.step;
             for (int64_t plane = 0; plane < job->planes; plane++)
                 for (int64_t y = box.top; y < box.bottom; y++)
                     for (int64_t done = 0, m; done < length; done += m) {
-                        int64_t at = y * row + box.left * f->step + done;
+                        int64_t at = y * row + box.left * f->job.step + done;
                         m = length - done < BLOCK ? length - done : BLOCK;
                         store(job->out_type, to + (plane * n + at) * size, m,
                               filled(f, s, stage, plane, at, m, NULL, room));
@@ -402,7 +402,7 @@ static APART void make(const Family *f, const Sample *s, const Room *room)
 
 static APART Room *room_for(const Family *f, int64_t sample_bytes)
 {
-    int64_t row = f->width * f->step, pixels = f->height * row;
+    int64_t row = f->width * f->job.step, pixels = f->height * row;
     int64_t floats = 5 * BLOCK + f->height + row, ints = f->height + f->width;
     Room *room = malloc(sizeof(Room) + 4 * (floats + ints) + 2 * pixels + 2 * (2 * centre_of(f) + 1) + sample_bytes);
     if (!room)
@@ -445,7 +445,7 @@ int fusedmix_family(const void *x, void *out, int in_type, int out_type, int64_t
     int64_t step = last ? channels : 1;
     Family f = {{x, out, in_type, out_type, x_stride, out_stride, channels / step, height, width * step, method,
                  partner, NULL, lam, norm, 0, step, NULL},
-                height, width, step, channels, {*region, *erased}, fill, field, table, bilinear, order};
+                height, width, channels, {*region, *erased}, fill, field, table, bilinear, order};
     int failed = 0, mutual = 1, alone = 1, in_place = x == out;
     for (int64_t i = 0; i < batch; i++) {
         if (partner[i] < 0 || partner[i] >= samples)
