@@ -229,22 +229,6 @@ def replace_region(
 
 
 @triton.jit
-def replace_regions(
-    values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
-    CODES: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
-):  # fmt: skip
-    """The values with the region that one of CODES has made filled, as by `replace_region`."""
-    for k in tl.static_range(len(CODES)):
-        values = replace_region(
-            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, CODES[k],
-            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-        )  # fmt: skip
-    return values
-
-
-@triton.jit
 def moved(start, weight, to, away, COUNT: tl.constexpr):
     """start + weight (to - away), tile by tile."""
     result = ()
@@ -269,7 +253,6 @@ def family_values(
     place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
     """
     values = own
-    BILINEAR: tl.constexpr = any_bilinear(CHOICES)
     if BLENDS:  # noqa: SIM102
         if (method == METHOD_MIXUP) & (lam != 1.0):  # from the side with the larger weight, as `lerp`
             if lam < 0.5:
@@ -280,24 +263,14 @@ def family_values(
         if method == METHOD_SMOOTHMIX:
             share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
             values = moved(own, share, other, own, COUNT)
-    if N > FEW:  # then a sample's method is compared with one half of the list's
-        LOWER: tl.constexpr = halves(CHOICES)[0]
-        HIGHER: tl.constexpr = halves(CHOICES)[1]
-        if method < halves(CHOICES)[2]:
-            values = replace_regions(
-                values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, LOWER,
-                BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-            )  # fmt: skip
-        else:
-            values = replace_regions(
-                values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, HIGHER,
-                BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-            )  # fmt: skip
-    else:
-        values = replace_regions(
-            values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills, CHOICES,
-            BILINEAR, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-        )  # fmt: skip
+    for half in tl.static_range(2):  # of a long list; a sample's method is compared with those of one
+        if N <= FEW or (method >= halves(CHOICES)[2]) == (half == 1):
+            for k in tl.static_range(len(halves(CHOICES)[half])):
+                values = replace_region(
+                    values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
+                    halves(CHOICES)[half][k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW,
+                    STEP, R, VEC, TALL, COUNT,
+                )  # fmt: skip
     if ERASE != 0:
         values = replace_region(
             values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASE,
