@@ -57,6 +57,7 @@ from fusedmix import (
     reference,
     rng,
 )
+from fusedmix.augment import norm_and_fill
 from fusedmix.checks import build_norm, fills_of, knobs_of
 from fusedmix.recipe import GIVEN, MODES, PARTNERS, Recipe
 from fusedmix.reference.augment import augment as reference_augment
@@ -322,10 +323,10 @@ def check_augment(name: str, dtype: torch.dtype, out_dtype: torch.dtype, last: b
     out, rows, _ = module(x.to(DEVICE), y.to(DEVICE), generator=seeded(7), return_plan=True)
     close("second call", out, first.cpu())
     plan, host = plan.to("cpu"), torch.device("cpu")
-    numbers = build_norm(MEAN, STD, 3, host) if norm else None
+    numbers, fill = norm_and_fill(options.get("mean"), options.get("std"), module.fills, x, plan.geometry)
     want, want_rows, drawn = reference_augment(
-        x, y, module.recipe, plan.geometry, knobs_of(module.rows(0.0), host), fills_of(module.fills, numbers, x), seed,
-        offset, field=plan.field, norm=numbers, out_dtype=out_dtype,
+        x, y, module.recipe, plan.geometry, knobs_of(module.rows(0.0), host), fill, seed, offset, field=plan.field,
+        norm=numbers, out_dtype=out_dtype,
     )  # fmt: skip
     close("plan", plan.packed, pack_augment(drawn))
     close("targets", rows, want_rows, ROW_TOLERANCE)

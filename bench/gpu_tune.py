@@ -88,7 +88,7 @@ def tuned(candidate: Candidate) -> Iterator[None]:
             if not c.prefetches:
                 constants["PREFETCHES"] = False
             if not c.words:
-                constants.update(PAIRS=False, DOTS=False)
+                constants.update(PAIRS=False)
             prepared.constants = tuple(constants.values())
             if not c.capped:
                 prepared.options.pop("maxnreg", None)

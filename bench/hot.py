@@ -122,9 +122,10 @@ def hot(variant: Variant, batch: int, device: str, with_targets: bool = True) ->
         y = torch.rand((batch, *variant.target_shape[1:]), device=device)
         if not variant.target_dtype.is_floating_point:
             y = (y * (variant.recipe.num_classes or 10)).to(variant.target_dtype)
-    norm = build_norm(MEAN, STD, shape[1], x.device) if variant.has_norm else None
-    host, host_norm = x.cpu(), None if norm is None else norm.cpu()
     extras, policy, geometry = NO_EXTRAS, POLICIES.get(variant.recipe), variant.geometry
+    white = brightest(x.dtype) if geometry is not None and geometry.color else 1.0
+    norm = build_norm(MEAN, STD, shape[1], x.device, white) if variant.has_norm else None
+    host, host_norm = x.cpu(), None if norm is None else norm.cpu()
     size = None if geometry is None else (geometry.height, geometry.width)
     if geometry is not None:
         assert variant.placement is not None

@@ -11,6 +11,7 @@ from . import ops
 from .checks import (
     MAX_SIDE,
     PerChannel,
+    check_fills,
     check_finish,
     check_given,
     check_images,
@@ -37,6 +38,7 @@ from .placement import (
     RandomAffine,
 )
 from .recipe import ALONE, MAX_CHANNELS, PLACE_COLUMNS, Geometry, Recipe
+from .reference.augment import brightest
 from .reference.regions import from_bits
 from .schedule import Number
 from .spec import (
@@ -369,9 +371,12 @@ def call(
         gray = gray if draws else None
     if not isinstance(sample_offset, torch.SymInt):
         check_integer("sample_offset", sample_offset, 0, MAX_INDEX - x.shape[0])
-    norm = None if mean is None and std is None else norm_of(mean, std, x)
+    normalises = mean is not None or std is not None
+    if not normalises:
+        check_fills(fills, x)
+    norm, fill = norm_and_fill(mean, std, fills, x, geometry)
     channels_last = None if memory_format is None else check_memory_format(memory_format, x)
-    out_dtype = check_out_dtype(dtype, x, norm is not None, out, "dtype")
+    out_dtype = check_out_dtype(dtype, x, normalises, out, "dtype")
     size = geometry.height, geometry.width
     if out is not None:
         check_out(x, out, (*x.shape[:2], *size), out_dtype, channels_last, False)
@@ -387,7 +392,7 @@ def call(
     field = None if plan is None else plan.field
     if plan is None and policy is not None:
         field = field_of(policy, x, size, None if state is not None else seed ^ offset)
-    extras: ops.Extras = (knobs, fills_of(fills, norm, x), field)
+    extras: ops.Extras = (knobs, fill, field)
     as_classes = target is not None and target.dim() == 1 and recipe.num_classes == 0
     want_plan = plan is None and (return_plan or as_classes)
     packed = None if plan is None else plan.packed
@@ -412,6 +417,18 @@ def call(
         assert plan is not None
         target_out = MixedTarget(target, target_out, plan.lam)
     return (result, target_out, plan) if return_plan else (result, target_out)
+
+
+def norm_and_fill(
+    mean: PerChannel, std: PerChannel, fills: tuple[Fill, ...], x: Tensor, geometry: Geometry
+) -> tuple[Tensor | None, Tensor]:
+    """What images are normalised by, if at all, and what they are filled with.
+
+    Coloured bytes are mixed and erased in shares of white, which `norm` then brings to the units that are asked for.
+    """
+    white = brightest(x.dtype) if geometry.color else 1.0
+    norm = None if mean is None and std is None and white == 1.0 else norm_of(mean, std, x, white)
+    return norm, fills_of(fills, norm, x, white)
 
 
 def check_source(x: object, recipe: Recipe) -> None:

@@ -210,14 +210,14 @@ def check_values(
             raise ValueError(f"box must hold 0 <= y0 <= y1 <= {x.shape[2]} and 0 <= x0 <= x1 <= {x.shape[3]}")
 
 
-def norm_of(mean: PerChannel, std: PerChannel, x: Tensor) -> Tensor:
-    """float32 [2, C]: mean and inverse std per channel, on x's device."""
+def norm_of(mean: PerChannel, std: PerChannel, x: Tensor, white: float = 1.0) -> Tensor:
+    """float32 [2, C]: mean and inverse std per channel, on x's device, of values in shares of `white`."""
     mean, std = (v if isinstance(v, Tensor | float | int | tuple | str | None) else tuple(v) for v in (mean, std))
     build = build_norm if composes(x) or isinstance(mean, Tensor) or isinstance(std, Tensor) else cached_norm
-    return build(mean, std, x.shape[1], x.device)
+    return build(mean, std, x.shape[1], x.device, white)
 
 
-def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.device) -> Tensor:
+def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.device, white: float = 1.0) -> Tensor:
     rows = []
     for name, value, default in (("mean", mean, 0.0), ("std", std, 1.0)):
         try:
@@ -232,7 +232,7 @@ def build_norm(mean: PerChannel, std: PerChannel, channels: int, device: torch.d
             if not bool(row.isfinite().all()):
                 raise ValueError(f"{name} must be finite, got {row.tolist()}")
         rows.append(row.expand(channels))
-    return torch.stack([rows[0], 1.0 / rows[1]]).to(device=device, dtype=torch.float32)
+    return torch.stack([rows[0] / white, white / rows[1]]).to(device=device, dtype=torch.float32)
 
 
 cached_norm = lru_cache(maxsize=64)(build_norm)
@@ -257,21 +257,28 @@ def build_knobs(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Te
 cached_knobs = lru_cache(maxsize=256)(build_knobs)
 
 
-def fills_of(fills: tuple[Fill, ...], norm: Tensor | None, x: Tensor) -> Tensor:
-    """float32 [rows, 2, C]: value and sigma of each row, in the units of x."""
-    if x.dtype == torch.uint8 and norm is None:
-        for fill in fills:
-            for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
-                check_number("value of uint8 images (or fill)", value, 0, 255)
+def check_fills(fills: tuple[Fill, ...], x: Tensor) -> None:
+    """Of images that are not normalised."""
+    for fill in fills if x.dtype == torch.uint8 else ():
+        for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
+            check_number("value of uint8 images (or fill)", value, 0, 255)
+
+
+def fills_of(fills: tuple[Fill, ...], norm: Tensor | None, x: Tensor, white: float = 1.0) -> Tensor:
+    """float32 [rows, 2, C]: value and sigma of each row, in the units of x or, with `white`, all but the last row in
+    shares of it, as is norm.
+    """
     if all(fill.space == "input" for fill in fills):
         norm = None  # plays no part
     build = build_fills if composes(x) else cached_fills
-    return build(fills, norm, x.shape[1], x.device)
+    return build(fills, norm, x.shape[1], x.device, white)
 
 
-def build_fills(fills: tuple[Fill, ...], norm: Tensor | None, channels: int, device: torch.device) -> Tensor:
+def build_fills(
+    fills: tuple[Fill, ...], norm: Tensor | None, channels: int, device: torch.device, white: float
+) -> Tensor:
     rows = []
-    for fill in fills:
+    for row, fill in enumerate(fills):
         parts = []
         for name in ("value", "sigma"):
             part = torch.tensor(getattr(fill, name), dtype=torch.float32)
@@ -283,6 +290,8 @@ def build_fills(fills: tuple[Fill, ...], norm: Tensor | None, channels: int, dev
             parts.append(part.expand(channels).to(device))
         if norm is not None and fill.space == "output":
             parts = [parts[0] / norm[1] + norm[0], parts[1] / norm[1]]
+        elif row + 1 < len(fills):
+            parts = [part / white for part in parts]
         rows.append(torch.stack(parts))
     return torch.stack(rows)
 

@@ -16,6 +16,7 @@ from . import ops, rng
 from .checks import (
     PerChannel,
     check_destination,
+    check_fills,
     check_given,
     check_images,
     check_lam,
@@ -806,6 +807,8 @@ def extras_of(
         if knobs is None:
             knobs = knobs_of(policy.knobs(), x.device)
         field = field_of(policy, x, x.shape[2:], seed)
+    if recipe.has_fill and norm is None:
+        check_fills(fills, x)
     return knobs, fills_of(fills, norm, x) if recipe.has_fill else None, field
 
 

@@ -13,6 +13,7 @@ from .reference.pixel import lerp
 from .spec import check_integer, check_number
 
 SOFT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+FEW = 32  # labels that Python looks through sooner than torch
 
 
 class MixedTarget(NamedTuple):
@@ -64,7 +65,11 @@ def check_classes(y: Tensor, num_classes: int) -> None:
     """Refuses class indices outside [0, num_classes). Reads values: a sync on a GPU."""
     if y.numel() == 0:
         return
-    low, high = (int(v) for v in torch.aminmax(y))
+    if y.numel() <= FEW:
+        values = y.tolist()
+        low, high = min(values), max(values)
+    else:
+        low, high = (int(v) for v in torch.aminmax(y))
     if low < 0 or high >= num_classes:
         bad = low if low < 0 else high
         raise ValueError(f"num_classes is {num_classes}, but y holds class {bad}; allowed are 0 to {num_classes - 1}")

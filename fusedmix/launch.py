@@ -312,7 +312,7 @@ def prepare_augment(
     given = launch is not None
     if launch is None and walks:
         least = 4 if family["NOISY"] else 1  # noise is drawn by fours
-        launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least)
+        launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least, geometry.color)
     elif launch is None:
         few = heavy or geometry.bilinear
         launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few, vectors=1)
@@ -329,7 +329,7 @@ def prepare_augment(
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=vector, TALL=tall, WALKS=walks, PAIRS=pairs, DOTS=pairs and nvidia, PREFETCHES=walks and nvidia,
+        VEC=vector, TALL=tall, WALKS=walks, PAIRS=pairs, PTX=nvidia, PREFETCHES=walks and nvidia,
         **family, **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)

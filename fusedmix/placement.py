@@ -158,11 +158,11 @@ def around_one(name: str, value: Any) -> tuple[Number, Number]:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast and saturation by random factors, in this order; then gray with chance `grayscale`.
+    """Brightness, contrast and saturation by random factors, in this order; gray with chance `grayscale`.
 
     brightness, contrast, saturation: a number v (factors from max(0, 1 - v) to 1 + v) or a pair of factors. p: chance
     in [0, 1] that an image's factors are drawn at all. Images are RGB; floats lie in [0, 1]. Each step is clamped, as
-    torchvision's; bytes are not rounded in between.
+    torchvision's; bytes are not rounded in between. Gray is saturation 0.
 
     Contrast changes about the image's mean gray where the call brings it (`gray=`), as torchvision's does, else about
     the middle gray (127.5 or 0.5), which needs no second pass; the same as torchvision's where that mean is the mean of

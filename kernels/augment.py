@@ -24,11 +24,13 @@ from .geometry import (
     crop_box,
     inverse_affine,
     source_map,
+    unweighed,
     whole_translation,
 )
 from .masks import origin_of, place_in_row
-from .mix import NOT_SPECIALIZED, at, finish, owned_samples
+from .mix import NOT_SPECIALIZED, at, owned_samples
 from .philox import words, words_at
+from .pixel import normalise, round_to
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, walked
@@ -209,20 +211,24 @@ def picture(
     even, odd, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
     IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
     TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr,
-    DOTS: tl.constexpr,
+    PTX: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
     known, way: where WALKS, see `walked`; inner: see `sampled`.
     """
     if WALKS:
-        even, odd, value = walked(even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+        even, odd, value = walked(even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     else:
         value = sampled(
             x, map, limits, y, column, inner, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS
         )  # fmt: skip
     if COLOR:
-        value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST)
+        value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST, WALKS, PTX)
+    elif WALKS:
+        weighed, value = value, ()
+        for k in tl.static_range(C):
+            value = value + (unweighed(weighed[k]),)
     return even, odd, value
 
 
@@ -232,12 +238,11 @@ def store_channel(
     OUT_LAST: tl.constexpr, DTYPE: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Normalises, rounds and writes one channel of a tile."""
-    mean, inverse_std = 0.0, 1.0
     if NORM:
-        mean, inverse_std = norm[CHANNEL], norm[C + CHANNEL]
+        value = normalise(value, norm[CHANNEL], norm[C + CHANNEL])
     if DTYPE == tl.uint8:
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
-    value = finish(value, mean, inverse_std, NORM, DTYPE, INTERPRETED)
+    value = round_to(value, DTYPE, INTERPRETED)
     here = out + (pixel * C if OUT_LAST else pixel)  # channels lie constants from there, which cost no address
     tl.store(here + CHANNEL * (1 if OUT_LAST else PIXELS), value, mask=mask)
 
@@ -255,7 +260,7 @@ def augment_kernel(
     NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr,
     BEYOND: tl.constexpr, LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr,
     COLOR: tl.constexpr, MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr,
-    OUT_LAST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr, DOTS: tl.constexpr, PREFETCHES: tl.constexpr,
+    OUT_LAST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr, PTX: tl.constexpr, PREFETCHES: tl.constexpr,
     TARGET: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr,
     VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
@@ -388,7 +393,7 @@ def augment_kernel(
                 ranks_i = (field_i, ranks_for(field_i, pixel, method_i, owned, start, N))
             even_i, odd_i, own = picture(
                 even_i, odd_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
-                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, DOTS,
+                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, PTX,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -402,7 +407,7 @@ def augment_kernel(
                 even_j, odd_j, other = picture(
                     even_j, odd_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
                     inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
-                    WALKS and PAIRED, PAIRS, DOTS,
+                    WALKS and PAIRED, PAIRS, PTX,
                 )  # fmt: skip
             channels = ()
             for c in tl.static_range(C):

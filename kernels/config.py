@@ -22,7 +22,7 @@ MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS
 WAVES = 4  # of programs, one after the other on a multiprocessor, so that the last do not leave many idle for long
 WARPS, HEAVY_WARPS = 24, 8  # that run on a multiprocessor at a time, about: of up to MAX_REGISTERS and HEAVY_REGISTERS
-WALKED_PIXELS = 256  # of a thread that walks down rows, in all images
+WALKED_PIXELS, COLORED_PIXELS = 256, 1024  # of a thread that walks down rows, in all images; colour has more draws
 
 
 def launch_for(
@@ -74,7 +74,9 @@ def rectangle_for(width: int, block: int, vector: int) -> int:
     return block // min(columns, key=lambda side: -(-width // side) * side)
 
 
-def walk_for(width: int, warp_size: int = 32, images: int = 2, least: int = 1) -> tuple[Launch, int]:
+def walk_for(
+    width: int, warp_size: int = 32, images: int = 2, least: int = 1, colored: bool = False
+) -> tuple[Launch, int]:
     """Launch of programs that walk down the rows of a result, a tile of a row at a time, and the pixels of a thread.
 
     A warp each, with as many pixels of a row a thread as divide it, up to 8 in all images, or fewer where that leaves
@@ -87,4 +89,5 @@ def walk_for(width: int, warp_size: int = 32, images: int = 2, least: int = 1) -
 
     vectors = [v for v in (8, 4, 2, 1) if v * images <= 8 and width % v == 0]
     vector = min([v for v in vectors if v >= least] or vectors, key=cost)
-    return Launch(vector * warp_size, WALKED_PIXELS // images // vector, 1), vector
+    pixels = COLORED_PIXELS if colored else WALKED_PIXELS
+    return Launch(vector * warp_size, pixels // images // vector, 1), vector

@@ -15,6 +15,7 @@ from .sampling import below, sin_half_pi
 
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
+TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in rng.GRAY)
 
 
@@ -126,34 +127,46 @@ def held(place, low, high):
 
 
 @triton.jit
+def unweighed(value):
+    """What taps.weighed holds, exactly."""
+    return tl.fma(value, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
+
+
+@triton.jit
 def gray_of(red, green, blue):
-    return RED * red + GREEN * green + BLUE * blue
+    return tl.fma(red, RED, tl.fma(green, GREEN, BLUE * blue))
 
 
 @triton.jit
-def between_0_and_1(value):
-    """Clamped: an addition or multiplication before it does that for nothing."""
-    return tl.minimum(tl.maximum(value, 0.0), 1.0)
+def saturated(a, b, c, PTX: tl.constexpr):
+    """a * b + c, rounded once, then clamped to [0, 1]: one instruction, where LLVM would pair products of sm_100."""
+    if PTX:
+        return tl.inline_asm_elementwise(
+            "fma.rn.sat.f32 $0, $1, $2, $3;", "=f,f,f,f", [a, b, c], tl.float32, True, 1
+        )  # fmt: skip
+    return tl.minimum(tl.maximum(tl.fma(a, b, c), 0.0), 1.0)
 
 
 @triton.jit
-def colored(value, brightness, contrast, saturation, pivot, grayscale, MOST: tl.constexpr):
-    """Brightness, contrast about `pivot`, saturation, then grayscale, of RGB in [0, MOST].
+def colored(
+    value, brightness, contrast, saturation, pivot, grayscale, MOST: tl.constexpr, WEIGHED: tl.constexpr,
+    PTX: tl.constexpr,
+):  # fmt: skip
+    """Brightness, contrast about `pivot` and saturation of RGB in [0, MOST], in shares of MOST, as `pivot` is.
 
-    Computed in shares of MOST, as `pivot` is one. An image whose factors are all 1 is left as it is.
+    Where grayscale is not 0, saturation is 0. WEIGHED: values come as by taps.weighed. PTX: see `saturated`.
     """
-    if (brightness != 1.0) | (contrast != 1.0) | (saturation != 1.0) | (grayscale != 0):
-        scale = tl.div_rn(brightness, brightness * 0.0 + MOST)
-        rest = (1.0 - contrast) * pivot
-        bright = ()
-        for c in tl.static_range(3):
-            bright = bright + (between_0_and_1(contrast * between_0_and_1(value[c] * scale) + rest),)
-        rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
-        vivid = ()
-        for c in tl.static_range(3):
-            vivid = vivid + (between_0_and_1(saturation * bright[c] + rest) * MOST,)
-        if grayscale != 0:
-            gray = gray_of(vivid[0], vivid[1], vivid[2])
-            vivid = (gray, gray, gray)
-        value = vivid
-    return value
+    scale = tl.div_rn(brightness, brightness * 0.0 + MOST)
+    shift = scale * 0.0
+    if WEIGHED:
+        scale, shift = scale * (1.0 / TAP_STEPS), scale * (-8388608.0 / TAP_STEPS)
+    rest = (1.0 - contrast) * pivot
+    bright = ()
+    for c in tl.static_range(3):
+        bright = bright + (saturated(saturated(value[c], scale, shift, PTX), contrast, rest, PTX),)
+    saturation = tl.where(grayscale != 0, 0.0, saturation)
+    rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
+    vivid = ()
+    for c in tl.static_range(3):
+        vivid = vivid + (saturated(bright[c], saturation, rest, PTX),)
+    return vivid

@@ -295,13 +295,13 @@ def put_mixed(
         if LATE:
             own_value = values_of(own, True, PACKED, start.shape[0], VEC)
             other_value = values_of(other, True, PACKED, start.shape[0], VEC)
-        value = other_value + lam * (own_value - other_value)
+        value = tl.fma(own_value - other_value, lam, other_value)
         put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
     else:
         if LATE:
             own_value = values_of(own, True, PACKED, start.shape[0], VEC)
             other_value = values_of(other, True, PACKED, start.shape[0], VEC)
-        value = own_value + (lam - 1.0) * (own_value - other_value)
+        value = tl.fma(own_value - other_value, lam - 1.0, own_value)
         put(ptr + (start + lane), value, mask, mean, inverse_std, NORM, INTERPRETED)
 
 

@@ -31,7 +31,7 @@ def lerp(own, other, lam):
     """lam * own + (1 - lam) * other, computed from the side with the larger weight; lam = 1 returns `own` untouched."""
     swap = lam < 0.5
     big, weight = tl.where(swap, other, own), tl.where(swap, lam, lam - 1.0)  # |weight| <= 1/2, exact
-    return tl.where(lam == 1.0, own, big + weight * (own - other))
+    return tl.where(lam == 1.0, own, tl.fma(own - other, weight, big))
 
 
 @triton.jit
@@ -55,7 +55,8 @@ def blend_adjoint(
 
 @triton.jit
 def normalise(value, mean, inverse_std):
-    return (value - mean) * inverse_std
+    """value / std - mean / std."""
+    return tl.fma(value, inverse_std, -(mean * inverse_std))
 
 
 @triton.jit

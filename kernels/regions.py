@@ -308,8 +308,10 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 def bell_number(word, table_ptr):
     """A standard normal number by lines of the inverse distribution of sizes; the word's lowest bit is the sign."""
     u = open_unit(word)
-    line = table_ptr + ((as_bits(u) >> NORMAL_SHIFT) - NORMAL_FIRST) * 2
-    size = tl.load(line + 1) * u + tl.load(line)
+    start = table_ptr.to(tl.pointer_type(tl.int64)) - NORMAL_FIRST
+    line = start + (as_bits(u) >> NORMAL_SHIFT).to(tl.uint32, bitcast=True)
+    both = tl.load(line)  # its two numbers, by one access
+    size = from_bits((both >> 32).to(tl.int32)) * u + from_bits(both.to(tl.int32))
     return from_bits(as_bits(size) ^ (word.to(tl.int32, bitcast=True) << 31))
 
 

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .geometry import folded, held, located
+from .geometry import folded, held, located, unweighed
 from .pixel import BYTE_BASE, ROUNDER, to_float
 from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
 
@@ -100,12 +100,6 @@ def weighed(spot, right, needed, NEXT: tl.constexpr):
 
 
 @triton.jit
-def unweighed(value):
-    """What `weighed` holds, exactly."""
-    return tl.fma(value, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
-
-
-@triton.jit
 def between_bytes(
     x, v, u, needed, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     INNER: tl.constexpr,
@@ -113,7 +107,7 @@ def between_bytes(
     """Byte images between the centres of four pixels, all of which are there: C float32 tensors.
 
     v, u: places from the first pixel's centre. One address serves all four neighbours: at an edge the outer two get the
-    weight 0 or 1. Everything is exact but the last `fma`, which rounds once.
+    weight 0 or 1. Everything is exact but the `fma` down, which rounds once, to a whole TAP_STEPS-th.
     """
     NEXT: tl.constexpr = C if IN_LAST else 1
     top, low = between_rows(v, IN_H, INNER)
@@ -123,7 +117,7 @@ def between_bytes(
     for k in tl.static_range(C):
         spot = here + k * (1 if IN_LAST else IN_H * IN_W)
         upper, lower = weighed(spot, right, needed, NEXT), weighed(spot + IN_W * NEXT, right, needed, NEXT)
-        value = value + (tl.fma(low * (1.0 / (TAP_STEPS * TAP_STEPS)), lower - upper, unweighed(upper)),)
+        value = value + (unweighed(tl.fma(low * (1.0 / TAP_STEPS), lower - upper, upper)),)
     return value
 
 
@@ -137,7 +131,7 @@ def by_pairs(values, R: tl.constexpr, VEC: tl.constexpr):
 
 
 @triton.jit
-def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, DOTS: tl.constexpr):
+def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, PTX: tl.constexpr):
     """`weighed` of bytes, two pixels' at a time, by `columns_of`. PLANE: words beyond `spots`."""
     both = ()
     for k in tl.static_range(bits.shape[1] // 2):
@@ -145,7 +139,7 @@ def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, DOTS: tl.constexpr)
         high = tl.load(spots[k] + (PLANE + 1)).to(tl.uint32, bitcast=True)
         both = both + (high.to(tl.uint64) << 32 | low.to(tl.uint64),)
     pair = (by_pairs(both, bits.shape[0], bits.shape[1]) >> bits.to(tl.uint64)).to(tl.uint32)
-    if DOTS:
+    if PTX:
         value = tl.inline_asm_elementwise(
             "dp2a.lo.u32.u32 $0, $1, $2, $3;", "=r,r,r,r", [weights, pair, pair * 0 + BYTE_BASE], tl.int32, True, 1
         )
@@ -158,7 +152,7 @@ def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, DOTS: tl.constexpr)
 @triton.jit
 def row_between(
     row, columns, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
-    PAIRS: tl.constexpr, DOTS: tl.constexpr,
+    PAIRS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """One row of byte images between its columns, as by `weighed`: C float32 tensors. row: a scalar."""
     value = ()
@@ -168,7 +162,7 @@ def row_between(
         for k in tl.static_range(bits.shape[1] // 2):
             here = here + (spots[k] + row * (IN_W // 4),)
         for k in tl.static_range(C):
-            value = value + (weighed_pairs(here, bits, weights, k * (IN_H * IN_W // 4), DOTS),)
+            value = value + (weighed_pairs(here, bits, weights, k * (IN_H * IN_W // 4), PTX),)
     else:
         spots, right = columns
         NEXT: tl.constexpr = C if IN_LAST else 1
@@ -246,7 +240,7 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
     """What `walked` must know of KNOWN_ROWS rows of a result from `row` on: two int32 tensors.
 
     (the upper one of the two rows of source that a row lies between, times 4, plus 2 if their odd one is to be read and
-    1 if their even one is; the bits of the odd one's weight, over TAP_STEPS). Read is what the row before, unless this
+    1 if their even one is; the bits of the odd one's weight). Read is what the row before, unless this
     is the program's FIRST, did not lie between.
     """
     step = tl.arange(0, KNOWN_ROWS)
@@ -257,17 +251,17 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
     reads = tl.where(new == 0, 0, tl.where(new == 1, 2 - is_odd, tl.where(new == -1, 1 + is_odd, 3)))
     if FIRST:
         reads = tl.where(step == 0, 3, reads)
-    weight = tl.where(is_odd == 0, low, TAP_STEPS - low) * (1.0 / (TAP_STEPS * TAP_STEPS))
+    weight = tl.where(is_odd == 0, low, TAP_STEPS - low) * (1.0 / TAP_STEPS)
     return top * 4 + reads, as_bits(weight)
 
 
 @triton.jit
 def read_row(
     row, columns, places, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
-    PAIRS: tl.constexpr, DOTS: tl.constexpr,
+    PAIRS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """`row_between`; asks for the next row unless `places` is None."""
-    value = row_between(row, columns, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+    value = row_between(row, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     if places is not None:
         fetch_ahead(places + tl.minimum(row + 1, IN_H - 1) * (IN_W * C if IN_LAST else IN_W))
     return value
@@ -276,9 +270,9 @@ def read_row(
 @triton.jit
 def walked(
     even, odd, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
-    PAIRS: tl.constexpr, DOTS: tl.constexpr,
+    PAIRS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    """`between_bytes` of one row, and what the next can go on from: (even, odd, value).
+    """`between_bytes` of one row, still as by `weighed`, and what the next can go on from: (even, odd, value).
 
     even, odd: the two rows of source that the row before lay between, as `row_between` gives them. Each stays in its
     place while it is needed, since moves cost as much as weighing. known: which it is of the rows; way: what `rows_of`,
@@ -290,12 +284,12 @@ def walked(
     weight = from_bits(tl.sum(tl.where(here, rows[1], 0), 0))
     top = reads >> 2
     if reads & 1 != 0:
-        even = read_row((top + 1) & -2, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+        even = read_row((top + 1) & -2, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     if reads & 2 != 0:
-        odd = read_row(top | 1, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, DOTS)
+        odd = read_row(top | 1, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     value = ()
     for k in tl.static_range(C):
-        value = value + (tl.fma(weight, odd[k] - even[k], unweighed(even[k])),)
+        value = value + (tl.fma(weight, odd[k] - even[k], even[k]),)
     return even, odd, value
 
 
@@ -319,7 +313,10 @@ def between_any(
     for k in tl.static_range(C):
         upper = tapped(spot_a, there_a, spot_b, there_b, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
         lower = tapped(spot_c, there_c, spot_d, there_d, needed, far, fill_ptr, k, IN_PIXELS, IN_LAST, BEYOND)
-        value = value + (tl.fma(low, lower - upper, upper) if BYTES else upper + low * (lower - upper),)
+        if BYTES:  # in [256, 512) float32 holds whole TAP_STEPS-ths, to which it rounds
+            value = value + (tl.fma(low, lower - upper, upper + 256.0) - 256.0,)
+        else:
+            value = value + (upper + low * (lower - upper),)
     return value
 
 

@@ -233,7 +233,7 @@ def moved(start, weight, to, away, COUNT: tl.constexpr):
     """start + weight (to - away), tile by tile."""
     result = ()
     for c in tl.static_range(COUNT):
-        result = result + (start[c] + weight * (to[c] - away[c]),)
+        result = result + (tl.fma(to[c] - away[c], weight, start[c]),)
     return result
 
 

@@ -10,7 +10,7 @@ from cases import DEVICE, EXACT, Result, assert_equal, images, poison, targets, 
 from torch import Tensor
 
 from fusedmix import cpu
-from fusedmix.checks import fills_of, knobs_of
+from fusedmix.checks import fills_of, knobs_of, norm_of
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import augment_into as launch_augment_into
 from fusedmix.ops import allocate_image, allocate_plan, allocate_target
@@ -26,7 +26,7 @@ from fusedmix.placement import (
     RandomResizedCrop,
 )
 from fusedmix.recipe import Geometry, Recipe
-from fusedmix.reference.augment import augment, pack_augment
+from fusedmix.reference.augment import augment, brightest, pack_augment
 from fusedmix.spec import CutMix, Cutout, Fill, FMix, GridMask, Mixup, Policy, RandomErasing, SmoothMix
 
 MIX = Policy(((CutMix(1.0), 0.5), (Mixup(0.4), 0.4)))
@@ -59,7 +59,11 @@ class Case:
             ranks = [torch.randperm(count, generator=generator) for _ in range(len(x))]
             field = torch.stack(ranks).view(len(x), geometry.height, geometry.width).int()
         knobs = knobs_of((*rows, *self.placement.knobs()), torch.device("cpu"))
-        return knobs, fills_of((*fills, Fill(self.fill)), norm, x), field
+        return knobs, fills_of((*fills, Fill(self.fill)), norm, x, self.white(x.dtype)), field
+
+    def white(self, dtype: torch.dtype) -> float:
+        """In shares of which images are mixed."""
+        return brightest(dtype) if self.placement.color is not None else 1.0
 
 
 CROP = RandomCrop(2)
@@ -116,6 +120,8 @@ def check(
     x, y = images(shape, dtype, channels_last), targets(form, shape[0])
     if dtype.is_floating_point and case.placement.color is not None:
         x = x / 255
+    if norm is None and case.white(dtype) != 1.0:
+        norm = norm_of(None, None, x, case.white(dtype))
     recipe, geometry, extras = case.recipe, case.geometry(x), case.extras(x, norm)
     if form == "one_hot":
         recipe = recipe._replace(num_classes=cases.K)

@@ -156,6 +156,7 @@ def test_launch_of_programs_that_walk() -> None:
     assert walk_for(224) == (augment_cases.Launch(128, 32, 1), 4)
     assert walk_for(192) == (augment_cases.Launch(64, 64, 1), 2)
     assert walk_for(192, least=4) == (augment_cases.Launch(128, 32, 1), 4)
+    assert walk_for(224, colored=True) == (augment_cases.Launch(128, 128, 1), 4)
     assert walk_for(33, images=1) == (augment_cases.Launch(32, 256, 1), 1)
 
 
@@ -255,6 +256,23 @@ def test_colour_in_literal_numbers() -> None:
     torch.testing.assert_close(none.flatten(), torch.full((3,), gray))
     all_gray = fusedmix.FusedAugment(color=ColorJitter(grayscale=1.0))(x)
     torch.testing.assert_close(all_gray.flatten(), torch.full((3,), gray))
+
+
+def test_coloured_bytes_are_bytes_again() -> None:
+    """They are mixed and erased as shares of white, of which nothing is left outside."""
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
+    plain, twice = ColorJitter((1.0, 1.0)), ColorJitter((2.0, 2.0))
+    assert torch.equal(fusedmix.FusedAugment(color=plain)(x), x)
+    bright = (2 * x.float()).clamp(max=255)
+    assert torch.equal(fusedmix.FusedAugment(color=twice)(x), bright.to(torch.uint8))
+    floats = fusedmix.FusedAugment(color=twice, dtype=torch.float32)(x)
+    torch.testing.assert_close(floats, bright, rtol=2e-7, atol=0)
+    options = {"color": twice, "crop": RandomCrop(4), "fill": 3.5, "erase": fusedmix.Cutout(8, value=31.0)}
+    out, plan = fusedmix.FusedAugment(**options)(x, return_plan=True)
+    assert {7, 31} < set(out.unique().tolist()) <= {7, 31, 255, *range(0, 255, 2)}
+    assert torch.equal(plan.apply(x), out)
+    scaled = fusedmix.FusedAugment(**options, mean=100.0, std=50.0)(x, plan=plan)
+    torch.testing.assert_close(scaled, (out.float() - 100) / 50, rtol=1e-5, atol=1e-6)
 
 
 def test_draws_follow_their_distributions() -> None:

@@ -345,7 +345,7 @@ def test_fills_in_both_spaces() -> None:
     out = fused_cutout(x, value=(110, 110, 90), **options)  # in the units of x
     assert torch.allclose(out[0, :, 4, 4], torch.tensor([1.0, 0.0, -1.0]), atol=1e-6)
     out = fused_cutout(x, value=0.0, space="output", **options)  # after normalisation
-    assert (out[:, :, 4, 4] == 0).all()
+    assert out[:, :, 4, 4].abs().max() < 1e-6  # value / std and mean / std are rounded
     assert (fused_cutout(x, value=7, length=40)[:, :, 4, 4] == 7).all()
 
 

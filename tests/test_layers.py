@@ -82,6 +82,7 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "labels": {"dense_rows", "mix_rows"},
         "philox": {"multiply", "philox"},
         "mix": {"mix", "finished", "mixed_target"},
+        "pixel": {"fma", "emulated_fma", "addcmul_rounds_once"},
         "regions": {"cut_side", "grid_centre"},
         "augment": {"sampled", "pictures", "brightest", "draw_augment", "augment", "pack_augment", "unpack_augment"},
         "family": {

@@ -1,12 +1,17 @@
 """Literal expected answers for the reference, worked out by hand."""
 
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
 import torch
 
 from fusedmix.recipe import FLIP, Recipe
 from fusedmix.reference import mix
 from fusedmix.reference.labels import dense_rows, mix_rows
 from fusedmix.reference.masks import inside
-from fusedmix.reference.pixel import lerp, normalise, round_to
+from fusedmix.reference.pixel import emulated_fma, fma, lerp, normalise, round_to
 from fusedmix.reference.sampling import below, clip_box, cut_box, kept_fraction, matching, unit
 
 
@@ -72,6 +77,39 @@ def test_small_helpers() -> None:
     assert round_to(torch.tensor([0.5, 1.5, 254.6]), torch.uint8).tolist() == [0, 2, 255]
     norm = torch.tensor([[1.0, 2.0], [0.5, 2.0]])
     assert normalise(torch.tensor([[3.0, 3.0]]), norm).tolist() == [[1.0, 2.0]]
+
+
+def nearest_float32(exact: Fraction) -> float:
+    """Halves to even."""
+    near = np.float32(float(exact))
+    around = [np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))]
+    return float(min(around, key=lambda v: (abs(Fraction(float(v)) - exact), int(v.view(np.int32)) % 2)))
+
+
+@pytest.mark.parametrize("function", [fma, emulated_fma])
+def test_fma_rounds_once(function: Callable) -> None:
+    """Also where float64 would round a sum to the middle between two float32, and that to even."""
+    near_one = 2.0**-20
+    hard = (2.0**-24 * (1 + near_one), 1 - near_one, 1 + 2.0**-23)
+    assert function(*(torch.tensor(v) for v in hard)).item() == 1 + 2.0**-23
+    assert np.float32(hard[0] * hard[1] + hard[2]) == np.float32(1 + 2.0**-22)  # twice: one unit more
+    a, b, c = torch.randn(3, 300, generator=torch.Generator().manual_seed(1)).mul(2.0 ** torch.arange(-30, 0, 0.1))
+    numbers = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    want = [nearest_float32(Fraction(u) * Fraction(v) + Fraction(w)) for u, v, w in numbers]
+    assert function(a, b, c).tolist() == want
+    infinite = torch.tensor(torch.inf)
+    assert function(infinite, torch.tensor(2.0), torch.tensor(1.0)) == infinite
+    assert function(infinite, torch.tensor(0.0), torch.tensor(1.0)).isnan()
+
+
+def test_fma_of_any_layout() -> None:
+    x = torch.randn(3, 5, 7, 33, generator=torch.Generator().manual_seed(1))
+    factor, summand = torch.randn(2, 5, 1, 1, generator=torch.Generator().manual_seed(2))
+    for value in (x, x[:, :, 1:, ::2], x.transpose(1, 3).contiguous().transpose(1, 3), x[0, :, 0]):
+        shape = (-1, 1) if value.dim() == 2 else (-1, 1, 1)
+        scale, shift = factor.view(shape), summand.view(shape)
+        assert torch.equal(fma(value, scale, shift), emulated_fma(value, scale, shift))
+        assert torch.equal(fma(scale, value, value), emulated_fma(scale, value, value))
 
 
 def test_dense_rows() -> None:

@@ -51,7 +51,7 @@ def test_what_is_read_by_words() -> None:
 def test_dots_are_of_nvidia_alone() -> None:
     shape = of_size(256, 256)
     assert constants_of(shape, hip=True)["PAIRS"]
-    assert not constants_of(shape, hip=True)["DOTS"]
+    assert not constants_of(shape, hip=True)["PTX"]
 
 
 def resized(height: int, width: int, crop: RandomResizedCrop | None = augment_cases.RESIZED) -> Placement:

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusedmix import rng
 from fusedmix.recipe import (
     BEYOND_FILL,
     METHOD_CUTMIX,
@@ -30,6 +29,7 @@ from fusedmix.reference.augment import (
 )
 from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
+from fusedmix.reference.pixel import normalise
 
 from . import native
 from .family import SMALL_SAMPLE, Samples, in_c, is_boxed, rows_of, words
@@ -180,13 +180,9 @@ def in_order(members: Array) -> bool:
 
 
 def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
-    """Writes `value` to `out`, normalised and cast as by the reference's `finished`; changes `value`."""
+    """Writes `value` to `out`, normalised and cast as by the reference's `finished`; may change `value`."""
     if norm is not None:
-        mean, inverse_std = norm.view(2, 1, -1, 1, 1)
-        value.sub_(mean)
-        torch.mul(value, inverse_std, out=out if out.dtype == value.dtype else value)
-        if out.dtype == value.dtype:
-            return
+        value = normalise(value, norm)
     if out.dtype == torch.uint8 and value.dtype != out.dtype:
         value.clamp_(0, 255).round_()
     out.copy_(value)
@@ -251,13 +247,13 @@ class Source:
 
     def color(self, rows: Tensor, out: Tensor) -> None:
         drawn = [c[rows] for c in self.drawn.coloring or ()]
-        if self.geometry.height * self.geometry.width < SMALL_IMAGE:
-            for k, channel in enumerate(colored(list(out.unbind(1)), self.most, *columns(drawn))):
-                out[:, k] = channel
-            return
-        scratch = out.new_empty((2, *out.shape[2:]))
-        for image, factors in zip(out, zip(*(c.tolist() for c in drawn), strict=True), strict=True):
-            recolor(image, self.most, factors, scratch)
+        small = self.geometry.height * self.geometry.width < SMALL_IMAGE
+        each = len(out) if small else 1  # images at a time, which then stay in the cache
+        for start in range(0, len(out), each):
+            part = slice(start, start + each)
+            some = list(out[part].unbind(1))
+            for k, channel in enumerate(colored(some, self.most, *columns([c[part] for c in drawn]))):
+                out[part, k] = channel
 
     def paste_windows(self, members: Array, target: Array, fill: Array, dtype: torch.dtype) -> None:
         """`paste_window` of many small images, cut out of a padded copy of them."""
@@ -318,32 +314,6 @@ def flipped(image: Tensor, flips: Sequence[bool]) -> Tensor:
     """[C, H, W], upside down and left to right where asked."""
     axes = [axis for axis, flip in zip((1, 2), flips, strict=True) if flip]
     return image.flip(axes) if axes else image
-
-
-def recolor(image: Tensor, most: float, factors: tuple[float, float, float, float, bool], scratch: Tensor) -> None:
-    """The reference's `colored`, its steps in place. factors: a row of `Coloring`."""
-    brightness, contrast, saturation, pivot, grayscale = factors
-    gray, part = scratch
-
-    def weigh() -> None:
-        torch.mul(image[0], rng.GRAY[0], out=gray)
-        for channel, weight in zip(image[1:], rng.GRAY[1:], strict=True):
-            gray.add_(torch.mul(channel, weight, out=part))
-
-    if (brightness, contrast, saturation, grayscale) == (1.0, 1.0, 1.0, False):
-        return
-    image.mul_(float(np.float32(brightness) / np.float32(most))).clamp_(0, 1)
-    image.mul_(contrast).add_(float(np.float32(rest_of(contrast)) * np.float32(pivot))).clamp_(0, 1)
-    weigh()
-    image.mul_(saturation).add_(gray.mul_(rest_of(saturation))).clamp_(0, 1).mul_(most)
-    if grayscale:
-        weigh()
-        image.copy_(gray.expand_as(image))
-
-
-def rest_of(factor: float) -> float:
-    """1 less a float32, rounded to one."""
-    return float(np.float32(1) - np.float32(factor))
 
 
 def points(step: Tensor, start: Tensor, size: int) -> Tensor:

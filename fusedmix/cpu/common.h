@@ -230,17 +230,29 @@ static void normalise(const Job *job, int64_t plane, int64_t done, const float *
         const float *mean = job->pattern + done % job->step, *inverse_std = mean + BLOCK + job->step;
 #pragma omp simd
         for (int64_t k = 0; k < n; k++)
-            result[k] = (value[k] - mean[k]) * inverse_std[k];
+            result[k] = fmaf(value[k], inverse_std[k], -(mean[k] * inverse_std[k]));
         return;
     }
-    float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+    float inverse_std = job->norm[job->planes + plane], shift = -(job->norm[plane] * inverse_std);
 #pragma omp simd
     for (int64_t k = 0; k < n; k++)
-        result[k] = (value[k] - mean) * inverse_std;
+        result[k] = fmaf(value[k], inverse_std, shift);
 }
 
 typedef float Lanes __attribute__((vector_size(32)));
 typedef Lanes AnyLanes __attribute__((aligned(1), may_alias));      /* at any address */
+
+/* a * b + c, rounded once. */
+static inline Lanes fma_of(Lanes a, float b, Lanes c)
+{
+#ifdef __FMA__
+    return (Lanes)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(b), (__m256)c);
+#else
+    for (int k = 0; k < (int)(sizeof(Lanes) / sizeof(float)); k++)
+        a[k] = fmaf(a[k], b, c[k]);
+    return a;
+#endif
+}
 
 /* to: aligned. */
 static inline void stream(void *to, Lanes value)

@@ -303,7 +303,7 @@ static APART void soften(const Family *f, const Room *room, int64_t at, int64_t 
         m = row - x < n - k ? row - x : n - k;
         for (int64_t j = 0; j < m; j++) {
             float share = down * across[j] * (1.0f / (1 << 2 * BELL_BITS));
-            to[k + j] = own[k + j] + share * (other[k + j] - own[k + j]);
+            to[k + j] = fmaf(other[k + j] - own[k + j], share, own[k + j]);
         }
     }
 }
@@ -376,7 +376,7 @@ static APART void make(const Family *f, const Sample *s, const Room *room)
                     soften(f, room, at, m, value, partner, result);
                 else
                     for (int64_t k = 0; k < m; k++)
-                        result[k] = big[k] + w * (small[k] - big[k]);
+                        result[k] = fmaf(small[k] - big[k], w, big[k]);
                 value = result;
             }
             for (int stage = 0; stage < 2; stage++) {

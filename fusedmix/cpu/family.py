@@ -36,7 +36,7 @@ from fusedmix.reference.family import (
     unpack,
 )
 from fusedmix.reference.mix import finished
-from fusedmix.reference.pixel import lerp, round_to
+from fusedmix.reference.pixel import fma, lerp, round_to
 from fusedmix.reference.regions import grid_centre, nearest, normal, normals, soft_share
 
 from . import native
@@ -227,7 +227,7 @@ class Samples:
         if method == METHOD_SMOOTHMIX:
             height, width = target.shape[1:]
             slots = [torch.tensor(v) for v in self.regions[0][0][n][:4]]
-            value = own + soft_share(slots, *pixels(height, width, slots[0])) * (other - own)
+            value = fma(other - own, soft_share(slots, *pixels(height, width, slots[0])), own)
         else:
             value = lerp(own, other, self.lam[n])
         target.copy_(round_to(value, target.dtype))

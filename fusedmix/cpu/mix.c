@@ -33,14 +33,14 @@ static void lerp(const Job *job, int64_t plane, int64_t done, float lam, const f
     const float *big = lam < 0.5f ? other : own, *small = lam < 0.5f ? own : other;
     float w = lam < 0.5f ? lam : 1 - lam, *result = job->out_type == FLOAT32 ? (float *)to : room;
     if (job->norm && !job->pattern) {
-        float mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+        float inverse_std = job->norm[job->planes + plane], shift = -(job->norm[plane] * inverse_std);
 #pragma omp simd
         for (int64_t k = 0; k < n; k++)
-            result[k] = (big[k] + w * (small[k] - big[k]) - mean) * inverse_std;
+            result[k] = fmaf(fmaf(small[k] - big[k], w, big[k]), inverse_std, shift);
     } else {
 #pragma omp simd
         for (int64_t k = 0; k < n; k++)
-            result[k] = big[k] + w * (small[k] - big[k]);
+            result[k] = fmaf(small[k] - big[k], w, big[k]);
     }
     if (job->pattern)
         normalise(job, plane, done, result, n, result);
@@ -118,8 +118,11 @@ static void mix_rows(const Job *job, int64_t i, int64_t plane, int64_t first, in
     }
 }
 
-#define MIXED(type, big, small, w, k)                                                               \
-    ((*(const type *)(big + k) + w * (*(const type *)(small + k) - *(const type *)(big + k)) - mean) * inverse_std)
+static inline Lanes lanes_mixed(const float *big, const float *small, float w, float inverse_std, float shift)
+{
+    Lanes a = *(const AnyLanes *)big, b = *(const AnyLanes *)small;
+    return fma_of(fma_of(b - a, w, a), inverse_std, shift + (Lanes){0});
+}
 
 /* Two samples of float32 mixed with each other, in one pass; out may be x. */
 static void blend_floats(const Job *job, int64_t i, int64_t j)
@@ -127,7 +130,7 @@ static void blend_floats(const Job *job, int64_t i, int64_t j)
     int64_t n = job->height * job->width;
     const float *x = (const float *)(job->x + i * job->x_stride), *y = (const float *)(job->x + j * job->x_stride);
     float *to = (float *)(job->out + i * job->out_stride), *other_to = (float *)(job->out + j * job->out_stride);
-    float u = job->lam[i], v = job->lam[j], mean = 0, inverse_std = 1;
+    float u = job->lam[i], v = job->lam[j], shift = 0, inverse_std = 1;
     float w = u < 0.5f ? u : 1 - u, other_w = v < 0.5f ? v : 1 - v;
     for (int64_t plane = 0; plane < job->planes; plane++, x += n, y += n, to += n, other_to += n) {
         const float *big = u < 0.5f ? y : x, *small = u < 0.5f ? x : y;
@@ -135,15 +138,16 @@ static void blend_floats(const Job *job, int64_t i, int64_t j)
         int64_t lanes = sizeof(Lanes) / sizeof(float), k = 0, head = -(uintptr_t)to / sizeof(float) % lanes;
         int streams = job->streams && ((uintptr_t)to - (uintptr_t)other_to) % sizeof(Lanes) == 0;
         if (job->norm)
-            mean = job->norm[plane], inverse_std = job->norm[job->planes + plane];
+            inverse_std = job->norm[job->planes + plane], shift = -(job->norm[plane] * inverse_std);
         while (k < n) {
             if (k < head || k + lanes > n) {
-                float mixed = MIXED(float, big, small, w, k), other = MIXED(float, other_big, other_small, other_w, k);
-                to[k] = mixed, other_to[k] = other, k++;
+                float mixed = fmaf(small[k] - big[k], w, big[k]);
+                float other = fmaf(other_small[k] - other_big[k], other_w, other_big[k]);
+                to[k] = fmaf(mixed, inverse_std, shift), other_to[k] = fmaf(other, inverse_std, shift), k++;
                 continue;
             }
-            Lanes mixed = MIXED(AnyLanes, big, small, w, k);
-            Lanes other = MIXED(AnyLanes, other_big, other_small, other_w, k);
+            Lanes mixed = lanes_mixed(big + k, small + k, w, inverse_std, shift);
+            Lanes other = lanes_mixed(other_big + k, other_small + k, other_w, inverse_std, shift);
             if (streams) {
                 stream(to + k, mixed), stream(other_to + k, other);
             } else {
@@ -153,7 +157,6 @@ static void blend_floats(const Job *job, int64_t i, int64_t j)
         }
     }
 }
-#undef MIXED
 
 /* As `blend_floats`, of any types, a block at a time. */
 static void blend_both(const Job *job, int64_t i, int64_t j, float *room)
@@ -268,7 +271,7 @@ int fusedmix_one_hot(const int64_t *classes, const int64_t *partner, const float
         int64_t own = classes[i], other = classes[partner[i]];
         float *row = out + i * count;
         float w = lam[i] < 0.5f ? lam[i] : 1 - lam[i];
-        float big_on = on + w * (off - on), big_off = off + w * (on - off);
+        float big_on = fmaf(off - on, w, on), big_off = fmaf(on - off, w, off);
         for (int64_t k = 0; k < count; k++)
             row[k] = off;
         if (other >= 0 && other < count)

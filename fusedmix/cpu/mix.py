@@ -17,6 +17,7 @@ from fusedmix.recipe import (
     smoothed_on_off,
 )
 from fusedmix.reference.labels import dense_rows, mix_rows
+from fusedmix.reference.pixel import fma, lerp, normalise
 
 from . import native
 from .family import as_numpy, family_into
@@ -259,32 +260,18 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, in_pl
     weight = image_weight(drawn)
     edge = edges(drawn, 1)
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1))
-    # big + w (small - big) is other + lam (own - other) for lam < 1/2, else own - (1 - lam) (own - other).
-    factor = torch.from_numpy(np.where(weight < 0.5, weight, weight - 1)).view(-1, *[1] * (x.dim() - 1))
-    partner, blended, swapped = drawn.partner, weight != 1, weight < 0.5
-    own_scratch, other_scratch, difference = (torch.empty_like(x[:step], dtype=torch.float32) for _ in range(3))
+    lam, partner, blended = torch.from_numpy(weight), drawn.partner, weight != 1
+    scratch = torch.empty_like(x[:step], dtype=torch.float32)
     for start in range(0, len(x), step):
         stop = min(start + step, len(x))
-        own, other = own_scratch[: stop - start], other_scratch[: stop - start]
-        own.copy_(source[start:stop])
-        if blended[start:stop].any():
-            for n in range(stop - start):
-                if blended[start + n]:
-                    other[n].copy_(source[partner[start + n]])
-                else:
-                    other[n].copy_(own[n])
-            delta = torch.sub(own, other, out=difference[: stop - start]).mul_(factor[start:stop])
-            for n in np.flatnonzero(swapped[start:stop]).tolist():
-                own[n].copy_(other[n])
-            for n in np.flatnonzero(~blended[start:stop]).tolist():
-                delta[n].zero_()
-            own.add_(delta)
+        own = scratch[: stop - start].copy_(source[start:stop])
+        for n in np.flatnonzero(blended[start:stop]).tolist():
+            own[n] = lerp(own[n], source[partner[start + n]].float(), lam[start + n])
         for n, (y0, x0, y1, x1) in enumerate(edge[start:stop]):
             if y1 > y0 and x1 > x0:
                 own[n, :, y0:y1, x0:x1] = source[partner[start + n], :, y0:y1, x0:x1]
         if norm is not None:
-            mean, inverse_std = norm.view(2, 1, -1, *[1] * (x.dim() - 2))
-            own.sub_(mean).mul_(inverse_std)
+            own = normalise(own, norm)
         if out.dtype == torch.uint8:
             own.round_()
         out[start:stop].copy_(own)
@@ -314,7 +301,9 @@ def write_one_hot(classes: Array, rows: Array, drawn: Draw, recipe: Recipe) -> N
         on, off = (np.float32(value) for value in smoothed_on_off(recipe.smoothing, recipe.num_classes))
         swap = lam < 0.5
         weight = np.where(swap, lam, other_value)
-        big_on, big_off = on + weight * (off - on), off + weight * (on - off)
+        on_row, off_row, weight_row = (torch.as_tensor(v) for v in (on, off, weight))
+        big_on = fma(off_row - on_row, weight_row, on_row).numpy()
+        big_off = fma(on_row - off_row, weight_row, off_row).numpy()
         own_value, other_value = np.where(swap, big_off, big_on), np.where(swap, big_on, big_off)
         rows.fill(off)
     first = np.arange(0, rows.size, recipe.num_classes)

@@ -62,8 +62,8 @@ static APART Tap tap_at(const Placing *p, float place, int64_t low, int64_t high
 
 static inline float between_rows(const Placing *p, float upper, float lower, float weight)
 {
-    if (p->steps)                                 /* exact until it is rounded */
-        return (float)((double)upper + (double)weight * (double)(lower - upper));
+    if (p->steps)                                 /* in [256, 512) a float32 holds whole steps, to which it rounds */
+        return fmaf(weight, lower - upper, upper + (1 << (23 - TAP_BITS))) - (1 << (23 - TAP_BITS));
     return upper + weight * (lower - upper);
 }
 
@@ -202,27 +202,25 @@ static inline float between_0_and_1(float value)
 static inline float gray_of(float red, float green, float blue)
 {
     static const float weight[] = GRAY;
-    return weight[0] * red + weight[1] * green + weight[2] * blue;
+    return fmaf(red, weight[0], fmaf(green, weight[1], weight[2] * blue));
 }
 
-/* A row in colour, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot, grayscale. */
+/* A row in colour, in shares of white, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot,
+whether gray. */
 static APART const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
 {
     int64_t n = p->width;
-    float contrast = factor[1], saturation = factor[2], scale = factor[0] / p->most, rest = (1 - contrast) * factor[3];
-    if (factor[0] == 1 && contrast == 1 && saturation == 1 && !factor[4])
-        return from;
+    float contrast = factor[1], saturation = factor[4] ? 0 : factor[2];
+    float scale = factor[0] / p->most, rest = (1 - contrast) * factor[3];
     for (int64_t x = 0; x < n; x++) {
-        float r = between_0_and_1(contrast * between_0_and_1(from[x] * scale) + rest);
-        float g = between_0_and_1(contrast * between_0_and_1(from[n + x] * scale) + rest);
-        float b = between_0_and_1(contrast * between_0_and_1(from[2 * n + x] * scale) + rest);
+        float r = between_0_and_1(fmaf(between_0_and_1(from[x] * scale), contrast, rest));
+        float g = between_0_and_1(fmaf(between_0_and_1(from[n + x] * scale), contrast, rest));
+        float b = between_0_and_1(fmaf(between_0_and_1(from[2 * n + x] * scale), contrast, rest));
         float gray = (1 - saturation) * gray_of(r, g, b);
-        to[x] = between_0_and_1(saturation * r + gray) * p->most;
-        to[n + x] = between_0_and_1(saturation * g + gray) * p->most;
-        to[2 * n + x] = between_0_and_1(saturation * b + gray) * p->most;
+        to[x] = between_0_and_1(fmaf(r, saturation, gray));
+        to[n + x] = between_0_and_1(fmaf(g, saturation, gray));
+        to[2 * n + x] = between_0_and_1(fmaf(b, saturation, gray));
     }
-    for (int64_t x = 0; factor[4] && x < n; x++)
-        to[x] = to[n + x] = to[2 * n + x] = gray_of(to[x], to[n + x], to[2 * n + x]);
     return to;
 }
 
@@ -234,8 +232,9 @@ static APART void write_row(const Placing *p, const Desk *desk, const float *val
         char *to = p->out_last ? out + y * n * step * size : out + (c * p->height + y) * n * size;
         float *line = p->out_type == FLOAT32 ? (float *)to : desk->line;
         line += p->out_last ? c : 0;
+        float inverse_std = p->norm ? p->norm[p->channels + c] : 1, shift = p->norm ? -(p->norm[c] * inverse_std) : 0;
         for (int64_t x = 0; x < n; x++)
-            line[x * step] = p->norm ? (value[x] - p->norm[c]) * p->norm[p->channels + c] : value[x];
+            line[x * step] = fmaf(value[x], inverse_std, shift);
         if (!p->out_last)
             store(p->out_type, to, n, line);
         else if (c + 1 == step)

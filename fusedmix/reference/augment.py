@@ -138,8 +138,8 @@ def sampled(x: Tensor, placement: Placement, geometry: Geometry, fill: Tensor) -
     """x: [B, C, H, W], each image as its map places it: float32 [B, C, H', W']. fill: float32 [C].
 
     Between the pixels of byte images places lie whole steps apart, so that the value is exact (float64 holds it) until
-    it is rounded. Where `fill` begins, the image's edge fades into it: the value of the edge, weighed with what is left
-    of its pixel, which is what pixels of the value `fill` beyond the edge come to.
+    it is rounded, to such steps as well. Where `fill` begins, the image's edge fades into it: the value of the edge,
+    weighed with what is left of its pixel, which is what pixels of the value `fill` beyond the edge come to.
     """
     in_steps, x = x.dtype == torch.uint8, x.float()
     y, across = pixels(geometry.height, geometry.width, x)
@@ -168,12 +168,15 @@ def sampled(x: Tensor, placement: Placement, geometry: Geometry, fill: Tensor) -
     row, column = top.long(), left.long()
     a, b, c, d = tap(row, column), tap(row, column + 1), tap(row + 1, column), tap(row + 1, column + 1)
     upper, lower = a + far * (b - a), c + far * (d - c)
-    value = (upper.double() + low * (lower - upper).double()).float() if in_steps else upper + low * (lower - upper)
+    value = upper + low * (lower - upper)
+    if in_steps:
+        exact = upper.double() + low.double() * (lower - upper).double()
+        value = ((exact * 2.0**rng.TAP_BITS).round() / 2.0**rng.TAP_BITS).float()
     return value + (1 - cover) * (fill[:, None, None] - value) if fades else value
 
 
 def pictures(x: Tensor, draw: AugmentDraw, geometry: Geometry, fill: Tensor, most: float) -> Tensor:
-    """The images placed and coloured, before they are mixed: float32. x: [B, C, H, W]."""
+    """The images placed and coloured, before they are mixed: float32, coloured ones in shares of `most`."""
     value = sampled(x, draw.placement, geometry, fill)
     if draw.coloring is None:
         return value
@@ -228,8 +231,9 @@ def augment(
 ) -> tuple[Tensor, Tensor | None, AugmentDraw]:
     """Draws a plan unless one is given, then places, colours, mixes, erases and normalises by it.
 
-    x: uint8 or float [B, C, H, W]. fill: float32 [rows, 2, C], the last row that of what lies beyond an image. Returns
-    the images [B, C, H', W'], the targets and the plan.
+    x: uint8 or float [B, C, H, W]. fill: float32 [rows, 2, C], the last row that of what lies beyond an image. Where
+    there is colour, norm and the other rows of fill are in shares of white. Returns the images [B, C, H', W'], the
+    targets and the plan.
     """
     most = brightest(x.dtype)
     if plan is None:

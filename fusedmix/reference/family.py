@@ -39,7 +39,7 @@ from fusedmix.recipe import (
 from .mix import finished, mixed_target
 from .philox import Words
 from .philox import words as philox_words
-from .pixel import lerp
+from .pixel import fma, lerp
 from .regions import (
     as_bits,
     bell,
@@ -353,7 +353,7 @@ def blended(own: Tensor, other: Tensor, plan: FamilyDraw, recipe: Recipe) -> Ten
     per_sample = -1, *[1] * (own.dim() - 1)
     value = lerp(own, other, torch.where(plan.method == METHOD_MIXUP, plan.lam, 1.0).view(per_sample))
     if blends_softly(recipe):
-        soft = own + given_weight(plan, recipe, *own.shape[2:])[:, None] * (other - own)
+        soft = fma(other - own, given_weight(plan, recipe, *own.shape[2:])[:, None], own)
         value = torch.where((plan.method == METHOD_SMOOTHMIX).view(per_sample), soft, value)
     return value
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fusedmix import rng
 from fusedmix.recipe import BEYOND_EDGE, BEYOND_FILL
 
+from .pixel import fma
 from .regions import aspect_of, between
 from .sampling import below, number, sin_half_pi, sqrt
 
@@ -114,24 +115,20 @@ def held(place: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gray_of(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-    return rng.GRAY[0] * red + rng.GRAY[1] * green + rng.GRAY[2] * blue
+    weights = (number(weight, red) for weight in rng.GRAY)
+    return fma(red, next(weights), fma(green, next(weights), next(weights) * blue))
 
 
 def colored(
     value: list[Tensor], most: float, brightness: Tensor, contrast: Tensor, saturation: Tensor, pivot: Tensor,
     grayscale: Tensor,
 ) -> list[Tensor]:  # fmt: skip
-    """Brightness, contrast about `pivot`, saturation, then grayscale, of RGB in [0, most].
+    """Brightness, contrast about `pivot` and saturation of RGB in [0, most], in shares of `most`, as `pivot` is.
 
-    Computed in shares of `most`, as `pivot` is one. An image whose factors are all 1 is left as it is.
+    Where grayscale is true, saturation is 0.
     """
     scale, rest = brightness / number(most, brightness), (1 - contrast) * pivot
-    bright = [(contrast * (channel * scale).clamp(0, 1) + rest).clamp(0, 1) for channel in value]
+    bright = [fma((channel * scale).clamp(0, 1), contrast, rest).clamp(0, 1) for channel in value]
+    saturation = torch.where(grayscale, 0.0, saturation)
     rest = (1 - saturation) * gray_of(*bright)
-    vivid = [(saturation * channel + rest).clamp(0, 1) * most for channel in bright]
-    gray = gray_of(*vivid)
-    changed = (brightness != 1) | (contrast != 1) | (saturation != 1) | grayscale
-    return [
-        torch.where(changed, torch.where(grayscale, gray, channel), own)
-        for channel, own in zip(vivid, value, strict=True)
-    ]
+    return [fma(channel, saturation, rest).clamp(0, 1) for channel in bright]
