@@ -4,7 +4,8 @@ Runs some programs of hot variants in Triton's interpreter, with their own tiles
 what share of the tiles reached each statement of the tile loop, and what share of the programs that have tiles each of
 the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
 not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
-those of its turns that reach it. bench.static weighs machine code so.
+those of its turns that reach it, and one that the loop reaches by several calls of a function the mean of those calls,
+since machine code may name another of them, or none ("?"). bench.static weighs machine code so.
 """
 
 import ast
@@ -20,9 +21,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
-PROGRAMS = 48  # of a launch, spread over it
+PROGRAMS = 96  # of a launch, spread over it
 GOLDEN = (5**0.5 - 1) / 2
 Chain = tuple[str, ...]
+UNKNOWN = "?"
 
 
 @cache
@@ -104,13 +106,20 @@ def without_turns(chain: Chain) -> Chain:
 
 
 def place(filename: str, line: int) -> str | None:
-    """A statement's name; None outside the kernels."""
+    """A statement's name; None outside the kernels, UNKNOWN where a compiler has made one instruction of several's."""
     path = kernel_file(filename)
-    return None if path is None else names(path).get(statements(path).get(line, line), f"{path.name}:{line}")
+    if path is None:
+        return None
+    return names(path).get(statements(path).get(line, line), f"{path.name}:{line}") if line else UNKNOWN
 
 
 def in_loop(name: str) -> bool:
-    return name in looped()
+    return name == UNKNOWN or name in looped()
+
+
+def without_call(chain: Chain) -> Chain:
+    """What several calls of a function by a kernel's loop over tiles have in common."""
+    return (UNKNOWN, *chain[1:]) if len(chain) > 1 and in_loop(chain[0]) else chain
 
 
 class Trace:
@@ -181,12 +190,17 @@ class Trace:
         for *callers, name in list(counts):
             for other in beside().get(name, ()):
                 counts.setdefault((*callers, other), [0])
+        alike: dict[Chain, list[int]] = {}
+        for chain, some in counts.items():  # a call that does not reach it may have been compiled without it
+            alike.setdefault(without_call(chain), []).extend(filter(None, some))
         result: dict[str, float] = {}
         for chain in sorted(counts, key=len):
             whole = self.tiles if in_loop(chain[0]) else self.programs
-            share = round(sum(counts[chain]) / len(counts[chain]) / whole, 4)
+            some = alike[without_call(chain)] or [0]
+            share = round(sum(some) / len(some) / whole, 4)
             if share < share_of(chain, result):
                 result[" ".join(chain)] = share
+                result[" ".join(without_call(chain))] = share
         return result
 
 

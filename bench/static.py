@@ -93,22 +93,27 @@ def parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
             labels[label[1]] = len(instructions)
         elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", line):
             jump = re.search(r"\.L_x_\d+", found[3]) if found[2].startswith("BRA") else None
-            chain = tuple(filter(None, (place(file, int(number)) for file, number in reversed(callers))))
+            places = list(filter(None, (place(file, int(number)) for file, number in reversed(callers))))
+            chain = tuple(name for k, name in enumerate(places) if k == 0 or name != places[k - 1])
             opcode = SLOW_PATH if found[2].startswith("CALL") and "slowpath" in found[3] else found[2]
             instructions.append(Instruction(opcode, bool(found[1]), jump[0] if jump else None, chain))
     return instructions, labels
 
 
 def successors(instructions: list[Instruction], labels: dict[str, int]) -> list[list[int]]:
-    """Where each instruction may go next, without the slow paths of divisions and roots."""
+    """Where each instruction may go next, without the slow paths of divisions and roots.
+
+    Nor those of a warp whose threads went apart (BRA.DIV), which they never do: branches are of scalars.
+    """
     result = []
     calls, places = slow_paths(instructions, labels), len(instructions)
     for n, instruction in enumerate(instructions):
         follows = []
-        ends = instruction.opcode.startswith(("EXIT", "RET", "BRA")) and not instruction.predicated
+        apart = instruction.opcode == "BRA.DIV"
+        ends = instruction.opcode.startswith(("EXIT", "RET", "BRA")) and not instruction.predicated and not apart
         if not ends and n + 1 < places and not (instruction.jump and calls[n + 1]):
             follows.append(n + 1)
-        if instruction.jump and not calls[labels[instruction.jump]]:
+        if instruction.jump and not apart and not calls[labels[instruction.jump]]:
             follows.append(labels[instruction.jump])
         result.append(follows)
     return result

@@ -115,6 +115,55 @@ BOTH_WAYS = """
 """
 
 
+APART = """
+//## File "{kernel}", line {top}
+.L_x_1:
+        /*0000*/                   BRA.DIV UR4, `(.L_x_3) ;
+        /*0010*/                   REDUX.SUM.S32 UR5, R2 ;
+.L_x_2:
+        /*0020*/               @P0 BRA `(.L_x_4) ;
+//## File "{kernel}", line 0
+//## File "{kernel}", line {inner} inlined at "{kernel}", line 0
+//## File "{kernel}", line 0
+        /*0030*/                   FADD R3, R2, R2 ;
+        /*0040*/                   FADD R3, R3, R2 ;
+//## File "{kernel}", line {top}
+.L_x_4:
+        /*0050*/                   STG.E.128 [R8], R4 ;
+        /*0060*/               @P1 BRA `(.L_x_1) ;
+        /*0070*/                   EXIT ;
+.L_x_3:
+        /*0080*/                   WARPSYNC.COLLECTIVE R6, `(.L_x_2) ;
+        /*0090*/                   MOV R5, R2 ;
+        /*00a0*/                   MOV R5, R2 ;
+        /*00b0*/                   BRA `(.L_x_2) ;
+"""
+
+
+def test_threads_stay_together_and_callers_may_be_unknown() -> None:
+    """The way of a warp whose threads went apart is longer, and never taken. Line 0: instructions of several calls."""
+    kernel = paths.KERNELS / "family.py"
+    top, inner = paths.tile_loop(kernel).start, paths.heads(paths.functions(kernel)[0])[1]
+    code = APART.format(kernel=kernel, top=top, inner=inner)
+    assert static.dynamic_counts(code, 2, {})["all"] == 1 + 2 * 7
+    expected = static.dynamic_counts(code, 2, {f"{paths.UNKNOWN} {paths.place(str(kernel), inner)}": 0.25})
+    assert expected["all"] == 1 + 2 * (5 + 2 / 4)
+
+
+def test_calls_of_a_function_share_their_shares() -> None:
+    trace = paths.Trace()
+    kernel = paths.KERNELS / "family.py"
+    first = paths.place(str(kernel), paths.tile_loop(kernel).start)
+    other = paths.place(str(kernel), paths.tile_loop(kernel).stop - 1)
+    assert paths.in_loop(first)
+    assert paths.in_loop(other)
+    trace.tiles = 10
+    trace.counts.update({(first, "f:1"): 4, (other, "f:1"): 2, (first, "f:2"): 3, (first,): 10, (other,): 10})
+    shares = trace.shares()
+    assert shares[f"{first} f:1"] == shares[f"{other} f:1"] == shares[f"{paths.UNKNOWN} f:1"] == 0.3
+    assert shares[f"{first} f:2"] == 0.3
+
+
 def test_names_of_statements_outlast_other_edits() -> None:
     """A statement is known by its function, which no two kernels' files may share, and its number in it."""
     functions = [function for path in paths.KERNELS.glob("*.py") for function in paths.functions(path)]
