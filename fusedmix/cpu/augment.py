@@ -29,12 +29,11 @@ from fusedmix.reference.augment import (
 )
 from fusedmix.reference.family import FamilyDraw, apply_family, columns
 from fusedmix.reference.geometry import colored, folded
-from fusedmix.reference.pixel import normalise
 
 from . import native
 from .family import SMALL_SAMPLE, Samples, in_c, is_boxed, rows_of, words
 from .family import draw as draw_family
-from .mix import as_numpy, mix_targets, paired_order, paste_boxes, sample_rows
+from .mix import as_numpy, mix_targets, normalise_in_place, paired_order, paste_boxes, sample_rows
 from .sampling import MASK64, Array
 
 CHUNK_BYTES = 1 << 21  # float32 bytes of the results of a chunk
@@ -182,7 +181,7 @@ def in_order(members: Array) -> bool:
 def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
     """Writes `value` to `out`, normalised and cast as by the reference's `finished`; may change `value`."""
     if norm is not None:
-        value = normalise(value, norm)
+        normalise_in_place(value, norm)
     if out.dtype == torch.uint8 and value.dtype != out.dtype:
         value.clamp_(0, 255).round_()
     out.copy_(value)

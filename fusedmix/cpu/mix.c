@@ -210,6 +210,8 @@ int fusedmix_mix(const void *x, void *out, int in_type, int out_type, int64_t x_
     job.streams = large && !in_place && is_warm(out, written);
     if (job.streams)
         rows = row_bytes < SHORT ? SHORT / row_bytes : 1;
+    else if (large && !in_place)
+        rows = height;                            /* long copies fill new pages faster */
     if (!with_pattern(&job))
         return 1;
 #pragma omp parallel num_threads(threads) if (threads > 1)

@@ -17,7 +17,7 @@ from fusedmix.recipe import (
     smoothed_on_off,
 )
 from fusedmix.reference.labels import dense_rows, mix_rows
-from fusedmix.reference.pixel import fma, lerp, normalise
+from fusedmix.reference.pixel import HAS_FMA, fma, lerp, normalise
 
 from . import native
 from .family import as_numpy, family_into
@@ -260,21 +260,37 @@ def mix_computed(x: Tensor, out: Tensor, norm: Tensor | None, drawn: Draw, in_pl
     weight = image_weight(drawn)
     edge = edges(drawn, 1)
     step = max(1, CHUNK_BYTES // max(4 * x[0].numel(), 1))
-    lam, partner, blended = torch.from_numpy(weight), drawn.partner, weight != 1
-    scratch = torch.empty_like(x[:step], dtype=torch.float32)
+    lam, partner, blended = weight.tolist(), drawn.partner, weight != 1
+    scratch, other = (torch.empty_like(x[:n], dtype=torch.float32) for n in (step, 1))
     for start in range(0, len(x), step):
         stop = min(start + step, len(x))
         own = scratch[: stop - start].copy_(source[start:stop])
         for n in np.flatnonzero(blended[start:stop]).tolist():
-            own[n] = lerp(own[n], source[partner[start + n]].float(), lam[start + n])
+            blend(own[n], other[0].copy_(source[partner[start + n]]), lam[start + n])
         for n, (y0, x0, y1, x1) in enumerate(edge[start:stop]):
             if y1 > y0 and x1 > x0:
                 own[n, :, y0:y1, x0:x1] = source[partner[start + n], :, y0:y1, x0:x1]
         if norm is not None:
-            own = normalise(own, norm)
+            normalise_in_place(own, norm)
         if out.dtype == torch.uint8:
             own.round_()
         out[start:stop].copy_(own)
+
+
+def blend(own: Tensor, other: Tensor, lam: float) -> None:
+    """The reference's lerp, in place: torch's own, where that is fused."""
+    if HAS_FMA:
+        torch.lerp(other, own, lam, out=own)
+    else:
+        own.copy_(lerp(own, other, torch.tensor(lam)))
+
+
+def normalise_in_place(value: Tensor, norm: Tensor) -> None:
+    if HAS_FMA:
+        mean, inverse_std = norm.view(2, 1, -1, *[1] * (value.dim() - 2))
+        torch.addcmul(-(mean * inverse_std), value, inverse_std, out=value)
+    else:
+        value.copy_(normalise(value, norm))
 
 
 def mix_targets(target: Tensor, target_out: Tensor, drawn: Draw, recipe: Recipe) -> None:
