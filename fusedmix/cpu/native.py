@@ -227,8 +227,10 @@ def draw(
     mates = rows[2] if mate is None else np.ascontiguousarray(mate, np.int64)
     lam = None if lam is None else np.ascontiguousarray(lam, np.float32)
     box = None if box is None else np.ascontiguousarray(box, np.int32)
-    given, drawn = map(address, (lam, box)), tuple(map(address, (method, drawn_lam, partner, mates, drawn_box)))
-    at_method, at_lam, at_partner, at_mate, at_box = drawn
+    first, column = address(rows) or 0, 8 * batch
+    at_mate = first + 2 * column if mate is None else address(mates)
+    at_method, at_lam, at_partner, at_box = first, address(drawn_lam), first + column, first + 3 * column
+    given, drawn = map(address, (lam, box)), (at_method, at_lam, at_partner, at_mate, at_box)
     library.fusedmix_draw(
         ctypes.byref(settings_of(recipe, height, width)), seed, offset, sample_offset, batch, int(mate is None),
         *given, at_mate, at_method, at_partner, at_lam, at_box,
@@ -257,7 +259,7 @@ def mix(library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, drawn
         sizes = (x.shape[1] // step, x.shape[2], x.shape[3] * step)
     else:
         planes = 1 if norm is None else x.shape[1]
-        sizes = (planes, x.numel() // max(len(x) * planes, 1), 1)
+        sizes = (planes, x.numel() // max(x.shape[0] * planes, 1), 1)
     if recipe.has_box and last:
         drawn = drawn._replace(box=drawn.box * np.array([1, step, 1, step]), addresses=None)
     norm = None if norm is None else norm.contiguous()
@@ -265,7 +267,7 @@ def mix(library: ctypes.CDLL, x: Tensor, out: Tensor, norm: Tensor | None, drawn
     return checked(
         library.fusedmix_mix(
             x.data_ptr(), out.data_ptr(), *types, x.stride(0) * x.element_size(), out.stride(0) * out.element_size(),
-            len(x), *sizes, step, method, lam, partner, mate, box if recipe.has_box else None,
+            x.shape[0], *sizes, step, method, lam, partner, mate, box if recipe.has_box else None,
             None if norm is None else norm.data_ptr(), out.nbytes >= LARGE, threads_for(x.nbytes),
         )
     )  # fmt: skip
@@ -277,7 +279,7 @@ def one_hot(library: ctypes.CDLL, classes: Tensor, rows: Tensor, drawn: Draw, on
     (_, lam, partner, *_), _kept = addresses_of(drawn)
     return rows.is_contiguous() and checked(
         library.fusedmix_one_hot(
-            classes.data_ptr(), partner, lam, on, off, len(rows), rows.shape[1], rows.data_ptr(),
+            classes.data_ptr(), partner, lam, on, off, *rows.shape, rows.data_ptr(),
             threads_for(rows.nbytes),
         )
     )  # fmt: skip
