@@ -115,8 +115,8 @@ def held(place: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gray_of(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-    weights = (number(weight, red) for weight in rng.GRAY)
-    return fma(red, next(weights), fma(green, next(weights), next(weights) * blue))
+    of_red, of_green, of_blue = (number(weight, red) for weight in rng.GRAY)
+    return fma(red, of_red, fma(green, of_green, of_blue * blue))
 
 
 def colored(
