@@ -13,6 +13,7 @@ from torch import Tensor
 import fusedmix
 from fusedmix.cpu import augment as cpu_augment
 from fusedmix.kernels.config import walk_for
+from fusedmix.kernels.taps import KNOWN_ROWS
 from fusedmix.launch import tile_stride
 from fusedmix.placement import CenterCrop, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
 from fusedmix.recipe import MODES, PARTNERS
@@ -148,6 +149,15 @@ def test_programs_that_walk_down_rows(name: str) -> None:
     Rows in one program or several, of one tile or several, the last of them ragged.
     """
     augment_cases.check_launches(*WALKS[name], ((16, 32), (8, 5)))
+
+
+def test_programs_that_walk_further_than_they_know_rows() -> None:
+    """Coloured images, whose programs walk down as many rows as they have, mixed and erased."""
+    erased = replace(MIX, erase=RandomErasing(0.7, (0.1, 0.4), fill_mode="pixel", value=20.0, sigma=9.0))
+    case = Case(
+        Placement((KNOWN_ROWS.value + 9, 8), augment_cases.RESIZED, Flip(0.5), None, augment_cases.JITTER), erased
+    )
+    augment_cases.check_launches((30, 9), case, ((16, 2 * KNOWN_ROWS.value), (8, 2 * KNOWN_ROWS.value)))
 
 
 def test_launch_of_programs_that_walk() -> None:
