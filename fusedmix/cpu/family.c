@@ -404,7 +404,8 @@ static APART Room *room_for(const Family *f, int64_t sample_bytes)
 {
     int64_t row = f->width * f->job.step, pixels = f->height * row;
     int64_t floats = 5 * BLOCK + f->height + row, ints = f->height + f->width;
-    Room *room = malloc(sizeof(Room) + 4 * (floats + ints) + 2 * pixels + 2 * (2 * centre_of(f) + 1) + sample_bytes);
+    int64_t bytes = 2 * pixels + 2 * (2 * centre_of(f) + 1), ragged = -bytes & 3;
+    Room *room = malloc(sizeof(Room) + 4 * (floats + ints) + bytes + ragged + sample_bytes);
     if (!room)
         return NULL;
     float *next = (float *)(room + 1);
@@ -412,7 +413,7 @@ static APART Room *room_for(const Family *f, int64_t sample_bytes)
     room->noise = next += BLOCK, room->down = next += BLOCK, room->across = next += f->height;
     room->row = (int32_t *)(next + row), room->column = room->row + f->height;
     room->mask[0] = (char *)(room->column + f->width), room->mask[1] = room->mask[0] + pixels;
-    room->lines = room->mask[1] + pixels, room->aside = room->lines + 2 * (2 * centre_of(f) + 1);
+    room->lines = room->mask[1] + pixels, room->aside = room->mask[0] + bytes + ragged;
     return room;
 }
 
