@@ -132,13 +132,13 @@ def fill_of(
     """
     _, key, code, _ = region
     fill_ptr, table_ptr = fills
-    row = fill_ptr + (code >> ROW_SHIFT) * (2 * C)
-    value = tl.load(row + channel)
+    row = fill_ptr + (code >> ROW_SHIFT) * (2 * C) + tl.minimum(channel, C - 1)  # a tile may reach beyond its sample
+    value = tl.load(row)
     if NOISY:
         kind = code >> NOISE_SHIFT & 3
         value = value + (x * 0).to(tl.float32)
         if kind != NOISE_NONE:
-            sigma = tl.load(row + C + channel)
+            sigma = tl.load(row + C)
             if RUNS:
                 if NOISY == NOISE_PIXEL:
                     value += sigma * normal_runs(key, first, table_ptr, R, VEC)
