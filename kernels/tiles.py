@@ -161,7 +161,7 @@ def shrunk_partner(
     down, across = y - slots[0], x - slots[1]
     tall, wide = slots[2] - slots[0], slots[3] - slots[1]
     if IN_LAST:
-        base, step = channel, C
+        base, step = tl.minimum(channel, C - 1), C
     else:
         base, step = tl.minimum(channel, C - 1) * PIXELS, 1
     if BILINEAR:
