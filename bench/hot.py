@@ -22,7 +22,7 @@ from fusedmix import launch, reference
 from fusedmix.checks import build_norm
 from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_target
 from fusedmix.recipe import METHOD_MIXUP, Recipe
-from fusedmix.reference.augment import augment, brightest, draw_augment
+from fusedmix.reference.augment import augment, brightest, draw_augment, white_of
 from fusedmix.reference.family import mix_family
 from fusedmix.reference.sampling import Draw, draw, pack
 
@@ -123,7 +123,7 @@ def hot(variant: Variant, batch: int, device: str, with_targets: bool = True) ->
         if not variant.target_dtype.is_floating_point:
             y = (y * (variant.recipe.num_classes or 10)).to(variant.target_dtype)
     extras, policy, geometry = NO_EXTRAS, POLICIES.get(variant.recipe), variant.geometry
-    white = brightest(x.dtype) if geometry is not None and geometry.color else 1.0
+    white = 1.0 if geometry is None else white_of(x.dtype, geometry)
     norm = build_norm(MEAN, STD, shape[1], x.device, white) if variant.has_norm else None
     host, host_norm = x.cpu(), None if norm is None else norm.cpu()
     size = None if geometry is None else (geometry.height, geometry.width)

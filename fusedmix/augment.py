@@ -38,7 +38,7 @@ from .placement import (
     RandomAffine,
 )
 from .recipe import ALONE, MAX_CHANNELS, PLACE_COLUMNS, Geometry, Recipe
-from .reference.augment import brightest
+from .reference.augment import white_of
 from .reference.regions import from_bits
 from .schedule import Number
 from .spec import (
@@ -426,7 +426,7 @@ def norm_and_fill(
 
     Coloured bytes are mixed and erased in shares of white, which `norm` then brings to the units that are asked for.
     """
-    white = brightest(x.dtype) if geometry.color else 1.0
+    white = white_of(x.dtype, geometry)
     norm = None if mean is None and std is None and white == 1.0 else norm_of(mean, std, x, white)
     return norm, fills_of(fills, norm, x, white)
 

@@ -258,7 +258,7 @@ cached_knobs = lru_cache(maxsize=256)(build_knobs)
 
 
 def check_fills(fills: tuple[Fill, ...], x: Tensor) -> None:
-    """Of images that are not normalised."""
+    """Refuses what bytes can't hold. Of images that are not normalised."""
     for fill in fills if x.dtype == torch.uint8 else ():
         for value in fill.value if isinstance(fill.value, tuple) else (fill.value,):
             check_number("value of uint8 images (or fill)", value, 0, 255)

@@ -24,7 +24,6 @@ from .geometry import (
     crop_box,
     inverse_affine,
     source_map,
-    unweighed,
     whole_translation,
 )
 from .masks import origin_of, place_in_row
@@ -33,7 +32,7 @@ from .philox import words, words_at
 from .pixel import normalise, round_to
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
-from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, walked
+from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, unweighed, walked
 from .tiles import family_values, ranks_for, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)

@@ -127,12 +127,6 @@ def held(place, low, high):
 
 
 @triton.jit
-def unweighed(value):
-    """What taps.weighed holds, exactly."""
-    return tl.fma(value, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
-
-
-@triton.jit
 def gray_of(red, green, blue):
     return tl.fma(red, RED, tl.fma(green, GREEN, BLUE * blue))
 

@@ -8,13 +8,12 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .geometry import folded, held, located, unweighed
+from .geometry import TAP_STEPS, folded, held, located
 from .pixel import BYTE_BASE, ROUNDER, to_float
 from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
 
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
-TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
 TAP_STEPS_INT = tl.constexpr(1 << rng.TAP_BITS)
 SECTOR = tl.constexpr(32)  # bytes that memory gives at a time
 KNOWN_ROWS = tl.constexpr(32)  # of a program that walks: one a thread of a warp
@@ -97,6 +96,12 @@ def weighed(spot, right, needed, NEXT: tl.constexpr):
     """
     a, b = tl.load(spot, mask=needed).to(tl.int32), tl.load(spot + NEXT, mask=needed).to(tl.int32)
     return from_bits(a * (TAP_STEPS_INT - right) + (b * right + BYTE_BASE))
+
+
+@triton.jit
+def unweighed(value):
+    """What `weighed` holds, exactly."""
+    return tl.fma(value, 1.0 / TAP_STEPS, -8388608.0 / TAP_STEPS)
 
 
 @triton.jit

@@ -26,7 +26,7 @@ from fusedmix.placement import (
     RandomResizedCrop,
 )
 from fusedmix.recipe import Geometry, Recipe
-from fusedmix.reference.augment import augment, brightest, pack_augment
+from fusedmix.reference.augment import augment, pack_augment, white_of
 from fusedmix.spec import CutMix, Cutout, Fill, FMix, GridMask, Mixup, Policy, RandomErasing, SmoothMix
 
 MIX = Policy(((CutMix(1.0), 0.5), (Mixup(0.4), 0.4)))
@@ -59,11 +59,7 @@ class Case:
             ranks = [torch.randperm(count, generator=generator) for _ in range(len(x))]
             field = torch.stack(ranks).view(len(x), geometry.height, geometry.width).int()
         knobs = knobs_of((*rows, *self.placement.knobs()), torch.device("cpu"))
-        return knobs, fills_of((*fills, Fill(self.fill)), norm, x, self.white(x.dtype)), field
-
-    def white(self, dtype: torch.dtype) -> float:
-        """In shares of which images are mixed."""
-        return brightest(dtype) if self.placement.color is not None else 1.0
+        return knobs, fills_of((*fills, Fill(self.fill)), norm, x, white_of(x.dtype, self.geometry(x))), field
 
 
 CROP = RandomCrop(2)
@@ -120,9 +116,11 @@ def check(
     x, y = images(shape, dtype, channels_last), targets(form, shape[0])
     if dtype.is_floating_point and case.placement.color is not None:
         x = x / 255
-    if norm is None and case.white(dtype) != 1.0:
-        norm = norm_of(None, None, x, case.white(dtype))
-    recipe, geometry, extras = case.recipe, case.geometry(x), case.extras(x, norm)
+    recipe, geometry = case.recipe, case.geometry(x)
+    white = white_of(dtype, geometry)
+    if norm is None and white != 1.0:
+        norm = norm_of(None, None, x, white)
+    extras = case.extras(x, norm)
     if form == "one_hot":
         recipe = recipe._replace(num_classes=cases.K)
     knobs, fill, field = extras

@@ -84,7 +84,16 @@ def test_reference_mirrors_kernels_name_for_name() -> None:
         "mix": {"mix", "finished", "mixed_target"},
         "pixel": {"fma", "emulated_fma", "addcmul_rounds_once"},
         "regions": {"cut_side", "grid_centre"},
-        "augment": {"sampled", "pictures", "brightest", "draw_augment", "augment", "pack_augment", "unpack_augment"},
+        "augment": {
+            "sampled",
+            "pictures",
+            "brightest",
+            "white_of",
+            "draw_augment",
+            "augment",
+            "pack_augment",
+            "unpack_augment",
+        },
         "family": {
             *("no_boxes", "first_fitting", "holes", "chosen_cells", "columns", "pixels", "draw_family", "in_boxes"),
             *("given_weight", "blends_softly", "noise_of"),

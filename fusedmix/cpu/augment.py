@@ -179,7 +179,7 @@ def in_order(members: Array) -> bool:
 
 
 def finish(value: Tensor, norm: Tensor | None, out: Tensor) -> None:
-    """Writes `value` to `out`, normalised and cast as by the reference's `finished`; may change `value`."""
+    """Writes `value` to `out`, normalised and cast as by the reference's `finished`; changes `value`."""
     if norm is not None:
         normalise_in_place(value, norm)
     if out.dtype == torch.uint8 and value.dtype != out.dtype:

@@ -17,7 +17,7 @@ from fusedmix.recipe import (
     smoothed_on_off,
 )
 from fusedmix.reference.labels import dense_rows, mix_rows
-from fusedmix.reference.pixel import HAS_FMA, fma, lerp, normalise
+from fusedmix.reference.pixel import HAS_FMA, lerp, normalise
 
 from . import native
 from .family import as_numpy, family_into
@@ -315,12 +315,8 @@ def write_one_hot(classes: Array, rows: Array, drawn: Draw, recipe: Recipe) -> N
     rows.fill(0.0)
     if recipe.smoothing:
         on, off = (np.float32(value) for value in smoothed_on_off(recipe.smoothing, recipe.num_classes))
-        swap = lam < 0.5
-        weight = np.where(swap, lam, other_value)
-        on_row, off_row, weight_row = (torch.as_tensor(v) for v in (on, off, weight))
-        big_on = fma(off_row - on_row, weight_row, on_row).numpy()
-        big_off = fma(on_row - off_row, weight_row, off_row).numpy()
-        own_value, other_value = np.where(swap, big_off, big_on), np.where(swap, big_on, big_off)
+        labelled, rest, own_share = (torch.as_tensor(value) for value in (on, off, lam))
+        own_value, other_value = lerp(labelled, rest, own_share).numpy(), lerp(rest, labelled, own_share).numpy()
         rows.fill(off)
     first = np.arange(0, rows.size, recipe.num_classes)
     flat = rows.reshape(-1)

@@ -189,6 +189,11 @@ def brightest(dtype: torch.dtype) -> float:
     return 255.0 if dtype == torch.uint8 else 1.0
 
 
+def white_of(dtype: torch.dtype, geometry: Geometry) -> float:
+    """In shares of which images are mixed and erased: white where there is colour, else 1, their own units."""
+    return brightest(dtype) if geometry.color else 1.0
+
+
 def draw_augment(
     recipe: Recipe, geometry: Geometry, knobs: Tensor, shape: torch.Size, most: float, seed: int, offset: int,
     sample_offset: int = 0, *, gray: Tensor | None = None, partner: Tensor | None = None,
