@@ -369,9 +369,19 @@ def normal_table(device: torch.device) -> Tensor:
         return apart.submit(rng.normal_table().to, device).result()
 
 
-def with_table(extras: tuple[Tensor | None, ...], recipe: Recipe, device: torch.device) -> tuple[Tensor | None, ...]:
+@cache
+def unused_knobs(device: torch.device) -> Tensor:
+    """Stands in for the knobs where a plan is replayed: triton compiles what would read them behind a return, too."""
+    return torch.zeros(1, device=device)
+
+
+def family_pointers(
+    extras: tuple[Tensor | None, ...], recipe: Recipe, device: torch.device
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The last pointers of a kernel of the family."""
-    return *extras, normal_table(device) if noises(recipe) else None
+    knobs, *others = extras
+    knobs = unused_knobs(device) if knobs is None else knobs
+    return knobs, *others, normal_table(device) if noises(recipe) else None
 
 
 def mix_into(
@@ -406,7 +416,7 @@ def mix_into(
     if recipe.choices and not replay and extras[0] is None:
         raise ValueError("knobs are missing: a recipe with choices needs their numbers")
     pointers: tuple[Tensor | None, ...] = (x, out, target, target_out, plan, lam, box, partner, norm)
-    extras = with_table(extras, recipe, x.device) if recipe.choices else ()
+    extras = family_pointers(extras, recipe, x.device) if recipe.choices else ()
     run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras)
 
 
@@ -437,7 +447,7 @@ def augment_into(
         partner is not None, x.get_device(), geometry, x.dtype == torch.uint8 and x.data_ptr() % 4 == 0,
     )  # fmt: skip
     pointers = (x, out, target, target_out, plan, gray, partner, norm)
-    extras = with_table(extras, recipe, x.device)
+    extras = family_pointers(extras, recipe, x.device)
     run(prepared_for(shape, launch), x, pointers, state, seed, offset, sample_offset, extras)
 
 

@@ -291,8 +291,8 @@ def augment_kernel(
                 r, r < B, plan_ptr, gray_ptr, places, seed, offset, sample_offset, COLUMNS, FAMILY_COLUMNS, REPLAY,
                 CROP, BOX, LIMITED, FLIPS, TURNS, COLOR, MOST, IN_H, IN_W, H, W,
             )  # fmt: skip
-            first = r < tl.where(pid % K_BLOCKS == 0, B, 0)
-            write_augment_plan(plan_ptr + r * COLUMNS + FAMILY_COLUMNS, first, map, limits, coloring, COLOR)
+            written = r < tl.where(pid % K_BLOCKS == 0, B, 0)
+            write_augment_plan(plan_ptr + r * COLUMNS + FAMILY_COLUMNS, written, map, limits, coloring, COLOR)
     else:
         # This program walks TILES tiles of a result: PAIRED writes both samples of a pair, else one is written from
         # itself and its partner.

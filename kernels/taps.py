@@ -193,16 +193,18 @@ def columns_of(
     for k in tl.static_range(VEC):
         left, right = between_columns(place_along(map, limits, lot + tl.arange(0, R) * VEC + k, False), IN_W)
         lefts, rights = lefts + (left,), rights + (right,)
-    if not PAIRS:
-        return x + interleaved(lefts, R, VEC) * (C if IN_LAST else 1), interleaved(rights, R, VEC)
-    spots, bits, weights = (), (), ()
-    for k in tl.static_range(VEC):
-        word = tl.minimum(tl.minimum(lefts[k], lefts[k ^ 1]) // 4, IN_W // 4 - 2)
-        if k % 2 == 0:
-            spots = spots + (x.to(tl.pointer_type(tl.int32)) + word,)
-        bits = bits + ((lefts[k] - word * 4) * 8,)
-        weights = weights + (rights[k] * 65535 + TAP_STEPS_INT,)
-    return spots, interleaved(bits, R, VEC), interleaved(weights, R, VEC)
+    if PAIRS:
+        spots, bits, weights = (), (), ()
+        for k in tl.static_range(VEC):
+            word = tl.minimum(tl.minimum(lefts[k], lefts[k ^ 1]) // 4, IN_W // 4 - 2)
+            if k % 2 == 0:
+                spots = spots + (x.to(tl.pointer_type(tl.int32)) + word,)
+            bits = bits + ((lefts[k] - word * 4) * 8,)
+            weights = weights + (rights[k] * 65535 + TAP_STEPS_INT,)
+        found = spots, interleaved(bits, R, VEC), interleaved(weights, R, VEC)
+    else:
+        found = x + interleaved(lefts, R, VEC) * (C if IN_LAST else 1), interleaved(rights, R, VEC)
+    return found
 
 
 @triton.jit
