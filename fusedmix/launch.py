@@ -82,16 +82,16 @@ def target_form(recipe: Recipe, target_shape: torch.Size | None) -> tuple[int, i
     return (TARGET_ONE_HOT, recipe.num_classes) if recipe.num_classes else (TARGET_CLASS, 1)
 
 
-def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None) -> Prepared:
-    """Grid, numbers and compile-time constants of a launch; `launch` overrides the launch table."""
-    recipe = shape.recipe
+def prepare(shape: Shape, launch: config.Launch | None = None, arch: int | None = None) -> Prepared:
+    """Grid, numbers and compile-time constants of a launch. launch: instead of the table's; arch: see `arch_of`."""
+    recipe, arch = shape.recipe, arch_of(shape.device) if arch is None else arch
     elements = math.prod(shape.x_shape[1:])
     itemsizes = shape.x_dtype.itemsize, shape.out_dtype.itemsize
     most = most_elements(recipe)
     heavy, at_once = is_heavy(recipe), 0
     if launch is None:
         vectors = 2 if fits_two_vectors(shape) else 1
-        launch = config.launch_for(elements, *itemsizes, 64 if hip else 32, most, images_of(recipe), heavy, vectors)
+        launch = config.launch_for(elements, *itemsizes, warp_size(arch), most, images_of(recipe), heavy, vectors)
         at_once = programs_at_once(shape.device, launch, heavy)
 
     row = shape.x_shape[-1] * (shape.x_shape[1] if shape.out_last else 1)
@@ -114,7 +114,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
     numbers: tuple[float, ...]
     if recipe.choices:
         kernel, numbers = family_kernel, (*sizes, *layout.smoothed)
-        constants.update(family_constants(recipe, height, width), COLUMNS=recipe.columns)
+        constants.update(family_constants(recipe, height, width), COLUMNS=recipe.columns, PTX=ptx_of(arch))
     else:
         kernel = mix_kernel
         numbers = (*sizes, recipe.mixup_alpha, recipe.cutmix_alpha, recipe.p, recipe.switch_prob, *layout.smoothed)
@@ -123,7 +123,7 @@ def prepare(shape: Shape, launch: config.Launch | None = None, hip: bool = torch
             HAS_MINMAX=recipe.minmax_hi >= 0, LO_H=lo_h, COUNT_H=count_h, LO_W=lo_w, COUNT_W=count_w,
             ADJOINT=recipe.adjoint, ON_WORDS=shape.on_words and align % 4 == 0,
         )  # fmt: skip
-    return prepared_of(kernel, layout, numbers, constants, launch, heavy, hip)
+    return prepared_of(kernel, layout, numbers, constants, launch, registers_for(heavy), arch)
 
 
 class Layout(NamedTuple):
@@ -213,14 +213,14 @@ def prepared_of(
     numbers: tuple,
     constants: dict[str, Any],
     launch: config.Launch,
-    heavy: bool,
-    hip: bool,
+    registers: int,
+    arch: int,
 ) -> Prepared:
     names = kernel.arg_names
     ordered = tuple(constants[name] for name in names[names.index("ALIGN") :])
     options = {"num_warps": launch.num_warps, "enable_fp_fusion": False}
-    if not hip:
-        options["maxnreg"] = config.HEAVY_REGISTERS if heavy else config.MAX_REGISTERS
+    if arch:
+        options["maxnreg"] = registers
     return Prepared(kernel, layout.grid, numbers, ordered, options)
 
 
@@ -253,6 +253,10 @@ def is_heavy(recipe: Recipe) -> bool:
     return len(recipe.choices) > 4
 
 
+def registers_for(heavy: bool) -> int:
+    return config.HEAVY_REGISTERS if heavy else config.MAX_REGISTERS
+
+
 def noises(recipe: Recipe) -> int:
     """The kinds of noise it may fill with, joined by or."""
     return reduce(or_, (codes.noise_kind(code) for code in (*recipe.choices, recipe.erase)))
@@ -266,7 +270,7 @@ def family_constants(recipe: Recipe, height: int, width: int) -> dict[str, Any]:
         ERASE_SLOTS=recipe.erase_slots, SOFT=codes.METHOD_SMOOTHMIX in methods,
         BLENDS=codes.METHOD_MIXUP in methods, DROPS=any(codes.drops(method) for method in methods),
         MIXES=codes.any_mixes(recipe.choices),
-        NOISY=noises(recipe), CENTRE=grid_centre(height, width),
+        CENTRE=grid_centre(height, width),
     )  # fmt: skip
 
 
@@ -294,25 +298,24 @@ def reads_pairs(shape: Shape, vector: int) -> bool:
     return whole and not shape.x_last and vector % 2 == 0 and width <= PAIR_REACH * geometry.width
 
 
-def prepare_augment(
-    shape: Shape, launch: config.Launch | None = None, hip: bool = torch.version.hip is not None
-) -> Prepared:
+def prepare_augment(shape: Shape, launch: config.Launch | None = None, arch: int | None = None) -> Prepared:
     """As `prepare`, for FusedAugment: programs walk over pixels, with all their channels."""
     recipe, geometry = shape.recipe, shape.geometry
+    arch = arch_of(shape.device) if arch is None else arch
     assert geometry is not None
     channels, in_height, in_width = shape.x_shape[1:]
     pixels, source_pixels = geometry.height * geometry.width, in_height * in_width
     itemsize = max(shape.x_dtype.itemsize, shape.out_dtype.itemsize)
     family = family_constants(recipe, geometry.height, geometry.width)
     most = 4 if geometry.bilinear or geometry.color or family["MIXES"] or is_heavy(recipe) else 8
-    warp, walks = 64 if hip else 32, walks_rows(shape)
+    warp, walks = warp_size(arch), walks_rows(shape)
     heavy = is_heavy(recipe) or geometry.color or walks or (geometry.bilinear and family["MIXES"])
     tilts = geometry.turns and has_rectangles(shape)
     vector = config.vector_elements(geometry.width if walks or tilts else pixels, itemsize, most)
     given = launch is not None
     if launch is None and walks:
-        least = 4 if family["NOISY"] else 1  # noise is drawn by fours
-        launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least, geometry.color)
+        least = 4 if noises(recipe) else 1  # noise is drawn by fours
+        launch, vector = config.walk_for(geometry.width, warp, images_of(recipe), least, geometry.color, itemsize)
     elif launch is None:
         few = heavy or geometry.bilinear
         launch = config.launch_for(pixels, itemsize, itemsize, warp, most, images_of(recipe), few, vectors=1)
@@ -322,18 +325,40 @@ def prepare_augment(
     layout = layout_of(shape, launch, pixels, geometry.width, tall, at_once)
     align = alignment(shape, pixels, channels * max(pixels, source_pixels))
     sizes = sizes_of(shape, layout, align, pixels)
-    nvidia, pairs = not (hip or INTERPRETED), walks and reads_pairs(shape, vector)
+    ptx = ptx_of(arch)
     constants = dict(
         ALIGN=align, C=channels, IN_H=in_height, IN_W=in_width, H=geometry.height, W=geometry.width,
         FAMILY_COLUMNS=recipe.columns, COLUMNS=recipe.columns + geometry.columns, CROP=geometry.crop,
         BOX=(geometry.box_y, geometry.box_x, geometry.box_height, geometry.box_width),
         BEYOND=geometry.beyond, LIMITED=geometry.limited, BILINEAR=geometry.bilinear, FLIPS=geometry.flips,
         TURNS=geometry.turns, COLOR=geometry.color, MOST=brightest(shape.x_dtype), IN_LAST=shape.x_last,
-        VEC=vector, TALL=tall, WALKS=walks, PAIRS=pairs, PTX=nvidia, PREFETCHES=walks and nvidia,
+        VEC=vector, TALL=tall, WALKS=walks, PAIRS=walks and reads_pairs(shape, vector), PTX=ptx,
+        PREFETCHES=walks and ptx > 0,
         **family, **layout.constants,
     )  # fmt: skip
     numbers = (*sizes, *layout.smoothed)
-    return prepared_of(augment_kernel, layout, numbers, constants, launch, heavy, hip)
+    pastes = {method_of(code) for code in recipe.choices} <= {codes.METHOD_CUTMIX, codes.METHOD_MIXUP}
+    plain = walks and pastes and channels <= 3 and not (recipe.erase or geometry.color)
+    registers = config.WALKED_REGISTERS if plain else registers_for(heavy)
+    return prepared_of(augment_kernel, layout, numbers, constants, launch, registers, arch)
+
+
+@cache
+def arch_of(device: int) -> int:
+    """Ten times the compute capability of an NVIDIA GPU, 0 of others; without one, of the first that Triton knows."""
+    if torch.version.hip is not None:
+        return 0
+    major, minor = torch.cuda.get_device_capability(device) if device >= 0 else (8, 0)
+    return 10 * major + minor
+
+
+def ptx_of(arch: int) -> int:
+    """For which GPUs a kernel may hold PTX; 0: for none."""
+    return 0 if INTERPRETED else arch
+
+
+def warp_size(arch: int) -> int:
+    return 32 if arch else 64
 
 
 @cache

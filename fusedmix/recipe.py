@@ -226,6 +226,11 @@ def any_bilinear(codes: Sequence[int]) -> bool:
     return any(code >> FLAG_SHIFT & FLAG_BILINEAR != 0 for code in codes)
 
 
+def kinds_of(codes: Sequence[int], code: int) -> tuple[int, ...]:
+    """The kinds of noise of the codes that have the method of `code` (a kernel calls it: no calls in it)."""
+    return tuple(sorted({other >> NOISE_SHIFT & 3 for other in codes if (other ^ code) & 0xFF == 0}))
+
+
 def divides(code: int) -> bool:
     """True for methods whose region is found by dividing by sizes of its own (a kernel calls it: no calls in it)."""
     return code & 0xFF in (METHOD_GRIDMASK, METHOD_HIDE, METHOD_GRIDMIX, METHOD_RESIZEMIX)

@@ -59,12 +59,14 @@ STREAM_CROP, STREAM_FLIP, STREAM_AFFINE, STREAM_SHEAR, STREAM_COLOR = 10, 11, 12
 STREAM_STEP = 16  # between the numbers of one stream
 TRIES = 10  # boxes drawn before Random Erasing gives up, and a random resized crop takes the central one
 TRY_STEP = 16  # between the holes of a sample
+ROUND_A, ROUND_B, KEY_A, KEY_B = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85  # of Philox4x32
 GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: MurmurHash3's finaliser (Appleby)
 ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
 ROUNDER_BITS = 0x4B400000  # which is then what the bits exceed this by
 TURN_BITS = 14  # GridMask's cosine and sine are integers of 2**-14: times 2**16 half pixels they fit 31 bits
 TAP_BITS = 15  # pixels of byte images lie whole 2**-15ths between two others: with 8 more bits float32 is exact
 GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
+WHITE_GRAY = sum(GRAY)  # of white: 0.9999
 BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact
 
 # log, exp and sin are these polynomials in float32, evaluated by Horner's rule without fused multiply-add, so that

@@ -27,13 +27,13 @@ from .geometry import (
     whole_translation,
 )
 from .masks import origin_of, place_in_row
-from .mix import NOT_SPECIALIZED, at, owned_samples
+from .mix import METHOD_MIXUP, NOT_SPECIALIZED, at, owned_samples
 from .philox import words, words_at
 from .pixel import normalise, round_to
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, unweighed, walked
-from .tiles import family_values, ranks_for, touched_by
+from .tiles import differences, family_values, mixed, ranks_for, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -234,11 +234,11 @@ def picture(
 @triton.jit
 def store_channel(
     out, value, pixel, mask, norm, CHANNEL: tl.constexpr, C: tl.constexpr, PIXELS: tl.constexpr,
-    OUT_LAST: tl.constexpr, DTYPE: tl.constexpr, NORM: tl.constexpr, INTERPRETED: tl.constexpr,
+    OUT_LAST: tl.constexpr, DTYPE: tl.constexpr, NORM: tl.constexpr, PTX: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Normalises, rounds and writes one channel of a tile."""
     if NORM:
-        value = normalise(value, norm[CHANNEL], norm[C + CHANNEL])
+        value = normalise(value, norm[CHANNEL], norm[C + CHANNEL], PTX)
     if DTYPE == tl.uint8:
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
     value = round_to(value, DTYPE, INTERPRETED)
@@ -255,13 +255,13 @@ def augment_kernel(
     ALIGN: tl.constexpr, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     K: tl.constexpr, KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr,
     ERASE: tl.constexpr, ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr,
-    FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
-    NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr,
-    BEYOND: tl.constexpr, LIMITED: tl.constexpr, BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr,
-    COLOR: tl.constexpr, MOST: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr,
-    OUT_LAST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr, PTX: tl.constexpr, PREFETCHES: tl.constexpr,
-    TARGET: tl.constexpr, BLOCK: tl.constexpr, TALL: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr,
-    VEC: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    FAMILY_COLUMNS: tl.constexpr, COLUMNS: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr, MIXES: tl.constexpr,
+    CENTRE: tl.constexpr, CROP: tl.constexpr, BOX: tl.constexpr, BEYOND: tl.constexpr, LIMITED: tl.constexpr,
+    BILINEAR: tl.constexpr, FLIPS: tl.constexpr, TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr,
+    REPLAY: tl.constexpr, PAIRED: tl.constexpr, IN_LAST: tl.constexpr, OUT_LAST: tl.constexpr, WALKS: tl.constexpr,
+    PAIRS: tl.constexpr, PTX: tl.constexpr, PREFETCHES: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr,
+    TALL: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -274,6 +274,8 @@ def augment_kernel(
     NEXT_TILE: tl.constexpr = TALL * W if TALL else STRIDE * BLOCK
     WIDE: tl.constexpr = BLOCK // max(TALL, 1)  # a rectangle's columns
     RUNS: tl.constexpr = WIDE // VEC  # in a row of it
+    # Of short lists every sample of bytes is blended, if with lam = 1: less than a branch and the moves around it.
+    ALWAYS: tl.constexpr = BLENDS and WALKS and PAIRED and N <= 2
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
     fills = fill_ptr, table_ptr
@@ -338,6 +340,9 @@ def augment_kernel(
             method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N, H, W)
             erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1, H, W)
 
+        if ALWAYS:
+            share_i = tl.where(method_i == METHOD_MIXUP, lam_i, 1.0)
+            share_j = tl.where(method_j == METHOD_MIXUP, lam_j, 1.0)
         norm = ()
         if NORM:
             for c in tl.static_range(2 * C):
@@ -408,6 +413,11 @@ def augment_kernel(
                     inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
                     WALKS and PAIRED, PAIRS, PTX,
                 )  # fmt: skip
+            mixed_i, mixed_j = own, other
+            if ALWAYS:
+                apart = differences(own, other, C, PTX)
+                mixed_i = mixed(own, other, apart, 1, share_i, C, PTX)
+                mixed_j = mixed(other, own, apart, -1, share_j, C, PTX)
             channels = ()
             for c in tl.static_range(C):
                 channels = channels + (x * 0 + c,)
@@ -415,21 +425,23 @@ def augment_kernel(
                 if field_ptr is not None:
                     ranks_j = (field_j, ranks_for(field_j, pixel, method_j, owned, start, N))
                 values = family_values(
-                    other, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
-                    ranks_j, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
-                    VEC % 4 == 0, W, 1, R, VEC, TALL, C,
+                    mixed_j, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
+                    ranks_j, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
+                    False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, PTX,
                 )  # fmt: skip
                 for c in tl.static_range(C):
                     store_channel(
-                        out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED
+                        out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, PTX, INTERPRETED
                     )
             values = family_values(
-                own, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
-                ranks_i, channels, fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS, CENTRE, False,
-                VEC % 4 == 0, W, 1, R, VEC, TALL, C,
+                mixed_i, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
+                ranks_i, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
+                False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, PTX,
             )  # fmt: skip
             for c in tl.static_range(C):
-                store_channel(out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, INTERPRETED)
+                store_channel(
+                    out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, PTX, INTERPRETED
+                )
             begin += NEXT_TILE
             start += NEXT_TILE
             if WALKS and TILES > KNOWN_ROWS:  # noqa: SIM102, a branch of constants: compiled in or not

@@ -17,6 +17,7 @@ class Launch(NamedTuple):
 NUM_WARPS = 4
 MAX_REGISTERS = 128  # left to itself, ptxas spills two words on sm_100 to fit one more block
 HEAVY_REGISTERS = 255  # for what spills at 128, or works out again what it has no room to keep
+WALKED_REGISTERS = 172  # of programs that walk rows and paste or blend: given 255, ptxas takes 184, with this 168
 VECTOR_BYTES = 16
 MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS
@@ -75,19 +76,20 @@ def rectangle_for(width: int, block: int, vector: int) -> int:
 
 
 def walk_for(
-    width: int, warp_size: int = 32, images: int = 2, least: int = 1, colored: bool = False
+    width: int, warp_size: int = 32, images: int = 2, least: int = 1, colored: bool = False, itemsize: int = 2
 ) -> tuple[Launch, int]:
     """Launch of programs that walk down the rows of a result, a tile of a row at a time, and the pixels of a thread.
 
-    A warp each, with as many pixels of a row a thread as divide it, up to 8 in all images, or fewer where that leaves
-    fewer threads beyond the row's end: what a thread computes for a row, whatever its pixels, costs about as much as
-    one of them. But `least` pixels, where they divide it.
+    A warp each, with as many pixels of a row a thread as divide it, up to 8 in all images and to one store of them, or
+    fewer where that leaves fewer threads beyond the row's end: what a thread computes for a row, whatever its pixels,
+    costs about as much as one of them. But `least` pixels, where they divide it.
     """
+    most = min(8 // images, VECTOR_BYTES // itemsize)
 
     def cost(vector: int) -> int:
         return -(-width // (vector * warp_size)) * (1 + vector)
 
-    vectors = [v for v in (8, 4, 2, 1) if v * images <= 8 and width % v == 0]
+    vectors = [v for v in (8, 4, 2, 1) if v <= most and width % v == 0]
     vector = min([v for v in vectors if v >= least] or vectors, key=cost)
     pixels = COLORED_PIXELS if colored else WALKED_PIXELS
     return Launch(vector * warp_size, pixels // images // vector, 1), vector

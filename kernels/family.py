@@ -80,10 +80,10 @@ def family_kernel(
     KIND: tl.constexpr, MODE: tl.constexpr, CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr,
     ERASED: tl.constexpr, SLOTS: tl.constexpr, ERASE_SLOTS: tl.constexpr, COLUMNS: tl.constexpr,
     BLENDS: tl.constexpr, SOFT: tl.constexpr, DROPS: tl.constexpr,
-    NOISY: tl.constexpr, MIXES: tl.constexpr, CENTRE: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr,
+    MIXES: tl.constexpr, CENTRE: tl.constexpr, REPLAY: tl.constexpr, PAIRED: tl.constexpr,
     SKIP: tl.constexpr, TRANSPOSE: tl.constexpr, OUT_LAST: tl.constexpr, TARGET: tl.constexpr,
     BLOCK: tl.constexpr, TILES: tl.constexpr, STRIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK_K: tl.constexpr, INTERPRETED: tl.constexpr,
+    BLOCK_K: tl.constexpr, PTX: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     seed = tl.load(state_ptr, mask=has_state != 0, other=seed.to(tl.int64))
@@ -172,8 +172,8 @@ def family_kernel(
                 other = to_float(tl.load(x_j + src, mask=needed, other=0))
                 value_j = family_values(
                     (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, None, start, element, along, y,
-                    x, ranks_j, (channel,), fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W,
-                    PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1,
+                    x, ranks_j, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W,
+                    PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, PTX,
                 )[0]  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0))
@@ -183,8 +183,8 @@ def family_kernel(
                     other = to_float(tl.load(x_j + src, mask=needs, other=0))
             value_i = family_values(
                 (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, None, start, element, along, y, x,
-                ranks_i, (channel,), fills, CHOICES, N, ERASE, BLENDS, SOFT, NOISY, C, H, W, PIXELS,
-                CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1,
+                ranks_i, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W, PIXELS,
+                CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, PTX,
             )[0]  # fmt: skip
             if PAIRED:
                 value_j = clamp_bytes(value_j, DTYPE, FILLS)

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
+from .pixel import fused
 from .regions import aspect_of, between
 from .sampling import below, sin_half_pi
 
@@ -17,6 +18,7 @@ BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in rng.GRAY)
+WHITE_GRAY = tl.constexpr(rng.WHITE_GRAY)
 
 
 @triton.jit
@@ -127,11 +129,6 @@ def held(place, low, high):
 
 
 @triton.jit
-def gray_of(red, green, blue):
-    return tl.fma(red, RED, tl.fma(green, GREEN, BLUE * blue))
-
-
-@triton.jit
 def saturated(a, b, c, PTX: tl.constexpr):
     """a * b + c, rounded once, then clamped to [0, 1]: one instruction, where LLVM would pair products of sm_100."""
     if PTX:
@@ -148,19 +145,28 @@ def colored(
 ):  # fmt: skip
     """Brightness, contrast about `pivot` and saturation of RGB in [0, MOST], in shares of MOST, as `pivot` is.
 
-    Where grayscale is not 0, saturation is 0. WEIGHED: values come as by taps.weighed. PTX: see `saturated`.
+    A contrast that cannot lead beyond, `step` times what is bright plus `rise`, is joined with the saturation. Where
+    grayscale is not 0, saturation is 0. WEIGHED: values come as by taps.weighed. PTX: see `arch_of` in launch.py.
     """
     scale = tl.div_rn(brightness, brightness * 0.0 + MOST)
     shift = scale * 0.0
     if WEIGHED:
         scale, shift = scale * (1.0 / TAP_STEPS), scale * (-8388608.0 / TAP_STEPS)
-    rest = (1.0 - contrast) * pivot
     bright = ()
     for c in tl.static_range(3):
-        bright = bright + (saturated(saturated(value[c], scale, shift, PTX), contrast, rest, PTX),)
+        bright = bright + (saturated(value[c], scale, shift, PTX),)
+    rise = (1.0 - contrast) * pivot
+    if contrast > 1.0:
+        steep = ()
+        for c in tl.static_range(3):
+            steep = steep + (saturated(bright[c], contrast, rise, PTX),)
+        bright = steep
+    step, rise = tl.where(contrast > 1.0, 1.0, contrast), tl.where(contrast > 1.0, 0.0, rise)
     saturation = tl.where(grayscale != 0, 0.0, saturation)
-    rest = (1.0 - saturation) * gray_of(bright[0], bright[1], bright[2])
+    own, gray = saturation * step, (1.0 - saturation) * step
+    rest = fused(bright[2], gray * BLUE, rise * (saturation + (1.0 - saturation) * WHITE_GRAY), PTX)
+    rest = fused(bright[0], gray * RED, fused(bright[1], gray * GREEN, rest, PTX), PTX)
     vivid = ()
     for c in tl.static_range(3):
-        vivid = vivid + (saturated(bright[c], saturation, rest, PTX),)
+        vivid = vivid + (saturated(bright[c], own, rest, PTX),)
     return vivid

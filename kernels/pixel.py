@@ -8,7 +8,49 @@ from fusedmix import rng
 ROUNDER = tl.constexpr(rng.ROUNDER)
 
 
+PAIRING = tl.constexpr(100)  # from where on GPUs compute two float32 numbers at a time
 BYTE_BASE = tl.constexpr(0x4B000000)  # the bits of 2**23: an integer below 2**23 put into them is a float plus 2**23
+
+
+@triton.jit
+def fused(a, b, c, PTX: tl.constexpr):
+    """a * b + c, rounded once; two at a time, where GPUs issue them as one. PTX: see `arch_of` in launch.py."""
+    if PTX >= PAIRING:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b64 a, b, c;
+            mov.b64 a, {$2, $3};
+            mov.b64 b, {$4, $5};
+            mov.b64 c, {$6, $7};
+            fma.rn.f32x2 c, a, b, c;
+            mov.b64 {$0, $1}, c;
+            }""", "=f,=f,f,f,f,f,f,f", [a, b, c], tl.float32, True, 2
+        )  # fmt: skip
+    return tl.fma(a, b, c)
+
+
+@triton.jit
+def alone(a, b, c, PTX: tl.constexpr):
+    """`fused` one at a time, for numbers of which LLVM would make pairs that take more moves than they save."""
+    if PTX >= PAIRING:
+        return tl.inline_asm_elementwise("fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", [a, b, c], tl.float32, True, 1)
+    return tl.fma(a, b, c)
+
+
+@triton.jit
+def less(a, b, PTX: tl.constexpr):
+    """a - b, as `fused` two at a time."""
+    if PTX >= PAIRING:
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b64 a, b;
+            mov.b64 a, {$2, $3};
+            mov.b64 b, {$4, $5};
+            sub.rn.f32x2 a, a, b;
+            mov.b64 {$0, $1}, a;
+            }""", "=f,=f,f,f,f,f", [a, b], tl.float32, True, 2
+        )  # fmt: skip
+    return a - b
 
 
 @triton.jit
@@ -54,9 +96,9 @@ def blend_adjoint(
 
 
 @triton.jit
-def normalise(value, mean, inverse_std):
+def normalise(value, mean, inverse_std, PTX: tl.constexpr = 0):
     """value / std - mean / std."""
-    return tl.fma(value, inverse_std, -(mean * inverse_std))
+    return fused(value, inverse_std, -(mean * inverse_std), PTX)
 
 
 @triton.jit

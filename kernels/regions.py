@@ -9,8 +9,8 @@ import triton.language as tl
 
 from fusedmix import rng
 
-from .philox import words_at
-from .pixel import BYTE_BASE, ROUNDER
+from .philox import words_of
+from .pixel import BYTE_BASE, ROUNDER, alone
 from .sampling import LN2_HI, LN2_LO, LOG2_E, below, exp, horner, log, open_unit, sin_half_pi, unit
 
 STREAM_NOISE = tl.constexpr(rng.STREAM_NOISE)
@@ -305,42 +305,50 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 
 
 @triton.jit
-def bell_number(word, table_ptr):
+def unhoisted(x, PTX: tl.constexpr):
+    """x, of which compilers do not know that a loop leaves it as it is: what follows from it would take registers."""
+    if PTX:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.int32, False, 1)
+    return x
+
+
+@triton.jit
+def bell_number(word, table_ptr, PTX: tl.constexpr):
     """A standard normal number by lines of the inverse distribution of sizes; the word's lowest bit is the sign."""
     u = open_unit(word)
     start = table_ptr.to(tl.pointer_type(tl.int64)) - NORMAL_FIRST
     line = start + (as_bits(u) >> NORMAL_SHIFT).to(tl.uint32, bitcast=True)
     both = tl.load(line)  # its two numbers, by one access
-    size = from_bits((both >> 32).to(tl.int32)) * u + from_bits(both.to(tl.int32))
+    size = alone(from_bits((both >> 32).to(tl.int32)), u, from_bits(both.to(tl.int32)), PTX)
     return from_bits(as_bits(size) ^ (word.to(tl.int32, bitcast=True) << 31))
 
 
 @triton.jit
-def normals(key, fours, table_ptr):
+def normals(key, fours, table_ptr, PTX: tl.constexpr):
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`: four tensors. key: int32 bits, scalar.
 
     table_ptr: float32 [lines, 2], of `rng.normal_table`.
     """
-    seed = key.to(tl.uint32, bitcast=True).to(tl.int64)
-    word_a, word_b, word_c, word_d = words_at(seed, seed * 0, fours * 0, fours * STREAM_STEP + STREAM_NOISE)
+    stream = fours * STREAM_STEP + STREAM_NOISE
+    word_a, word_b, word_c, word_d = words_of(key.to(tl.uint32, bitcast=True), stream, PTX)
     return (
-        bell_number(word_a, table_ptr), bell_number(word_b, table_ptr), bell_number(word_c, table_ptr),
-        bell_number(word_d, table_ptr),
+        bell_number(word_a, table_ptr, PTX), bell_number(word_b, table_ptr, PTX),
+        bell_number(word_c, table_ptr, PTX), bell_number(word_d, table_ptr, PTX),
     )  # fmt: skip
 
 
 @triton.jit
-def normal(key, number, table_ptr):
+def normal(key, number, table_ptr, PTX: tl.constexpr):
     """Standard normal noise of each number."""
-    a, b, c, d = normals(key, number >> 2, table_ptr)
+    a, b, c, d = normals(key, number >> 2, table_ptr, PTX)
     return tl.where(number & 2 == 0, tl.where(number & 1 == 0, a, b), tl.where(number & 1 == 0, c, d))
 
 
 @triton.jit
-def normal_runs(key, first, table_ptr, R: tl.constexpr, VEC: tl.constexpr):
+def normal_runs(key, first, table_ptr, R: tl.constexpr, VEC: tl.constexpr, PTX: tl.constexpr):
     """`normal` of runs of VEC numbers that begin at first: int32 [R, 1]; both multiples of 4."""
     fours = tl.reshape(first, [R]) >> 2
     lanes = ()
     for k in tl.static_range(VEC // 4):
-        lanes = lanes + normals(key, fours + k, table_ptr)
+        lanes = lanes + normals(key, fours + k, table_ptr, PTX)
     return interleaved(lanes, R, VEC)

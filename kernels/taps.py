@@ -9,7 +9,7 @@ import triton.language as tl
 from fusedmix import recipe, rng
 
 from .geometry import TAP_STEPS, folded, held, located
-from .pixel import BYTE_BASE, ROUNDER, to_float
+from .pixel import BYTE_BASE, ROUNDER, fused, less, to_float
 from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
 
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
@@ -263,18 +263,6 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
 
 
 @triton.jit
-def read_row(
-    row, columns, places, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
-    PAIRS: tl.constexpr, PTX: tl.constexpr,
-):  # fmt: skip
-    """`row_between`; asks for the next row unless `places` is None."""
-    value = row_between(row, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
-    if places is not None:
-        fetch_ahead(places + tl.minimum(row + 1, IN_H - 1) * (IN_W * C if IN_LAST else IN_W))
-    return value
-
-
-@triton.jit
 def walked(
     even, odd, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     PAIRS: tl.constexpr, PTX: tl.constexpr,
@@ -288,15 +276,21 @@ def walked(
     rows, columns, places = way
     here = tl.arange(0, KNOWN_ROWS) == known
     reads = tl.sum(tl.where(here, rows[0], 0), 0)
-    weight = from_bits(tl.sum(tl.where(here, rows[1], 0), 0))
+    weight = from_bits(tl.gather(rows[1], tl.zeros([even[0].shape[0]], tl.int32) + known, 0)[:, None])
     top = reads >> 2
     if reads & 1 != 0:
-        even = read_row((top + 1) & -2, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        lower = (top + 1) & -2
+        even = row_between(lower, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        if places is not None:  # for the next two rows
+            STEP: tl.constexpr = IN_W * C if IN_LAST else IN_W
+            ahead = places + tl.minimum(lower + 1, IN_H - 2) * STEP
+            fetch_ahead(ahead)
+            fetch_ahead(ahead + STEP)
     if reads & 2 != 0:
-        odd = read_row(top | 1, columns, places, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        odd = row_between(top | 1, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     value = ()
     for k in tl.static_range(C):
-        value = value + (tl.fma(weight, odd[k] - even[k], even[k]),)
+        value = value + (fused(weight, less(odd[k], even[k], PTX), even[k], PTX),)
     return even, odd, value
 
 

@@ -20,11 +20,12 @@ from .choices import (
     count_of,
     halves,
     has_flag,
+    kinds_of,
     method_of,
 )
 from .masks import inside_row
 from .mix import METHOD_CUTMIX, METHOD_MIXUP, METHOD_NONE
-from .pixel import to_float
+from .pixel import alone, fused, less, to_float
 from .regions import (
     bilinear,
     from_bits,
@@ -35,6 +36,7 @@ from .regions import (
     normal,
     normal_runs,
     soft_share,
+    unhoisted,
 )
 
 METHOD_ERASING = tl.constexpr(recipe.METHOD_ERASING)
@@ -122,34 +124,48 @@ def touches(
 
 @triton.jit
 def fill_of(
-    region, fills, first, y, x, channel, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
-    NOISY: tl.constexpr, RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr,
+    region, fills, first, y, x, channel, KINDS: tl.constexpr, C: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """What a dropped region is filled with. fills: pointers to values and sigmas, and to the lines of `normals`.
 
-    NOISY: the kinds of noise there may be, joined by or. RUNS: elements lie in runs of VEC, a multiple of 4, of one
-    channel, numbered in the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
+    KINDS: of noise that there may be. RUNS: elements lie in runs of VEC, a multiple of 4, of one channel, numbered in
+    the order of [C, H, W]; first: int32 [R, 1], the number of a run's first.
     """
     _, key, code, _ = region
     fill_ptr, table_ptr = fills
     row = fill_ptr + (code >> ROW_SHIFT) * (2 * C) + tl.minimum(channel, C - 1)  # a tile may reach beyond its sample
     value = tl.load(row)
-    if NOISY:
-        kind = code >> NOISE_SHIFT & 3
-        value = value + (x * 0).to(tl.float32)
-        if kind != NOISE_NONE:
-            sigma = tl.load(row + C)
-            if RUNS:
-                if NOISY == NOISE_PIXEL:
-                    value += sigma * normal_runs(key, first, table_ptr, R, VEC)
-                elif kind == NOISE_PIXEL:
-                    value += sigma * normal_runs(key, first, table_ptr, R, VEC)
-                else:
-                    value += sigma * normal(key, tl.reshape(first, [R]) // PIXELS, table_ptr)[:, None]
-            else:
-                number = tl.where(kind == NOISE_PIXEL, channel * PIXELS + y * W + x, channel + x * 0)
-                value += sigma * normal(key, number, table_ptr)
+    if len(KINDS) == 1:
+        if KINDS[0] != NOISE_NONE:
+            noise = noise_of(key, first, y, x, channel, table_ptr, KINDS[0], W, PIXELS, RUNS, R, VEC, PTX)
+            value = alone(noise, tl.load(row + C), value, PTX)
+    else:
+        kind, noise = code >> NOISE_SHIFT & 3, (x * 0).to(tl.float32)
+        for k in tl.static_range(len(KINDS)):
+            if KINDS[k] != NOISE_NONE:  # noqa: SIM102
+                if kind == KINDS[k]:
+                    noise += noise_of(key, first, y, x, channel, table_ptr, KINDS[k], W, PIXELS, RUNS, R, VEC, PTX)
+        value = alone(noise, tl.load(row + C), value, PTX)
     return value
+
+
+@triton.jit
+def noise_of(
+    key, first, y, x, channel, table_ptr, KIND: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    RUNS: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, PTX: tl.constexpr,
+):  # fmt: skip
+    """Standard normal noise: the same in a channel, or of each pixel's own."""
+    if KIND == NOISE_PIXEL:
+        if RUNS:
+            noise = normal_runs(key, first, table_ptr, R, VEC, PTX)
+        else:
+            noise = normal(key, channel * PIXELS + y * W + x, table_ptr, PTX)
+    elif RUNS:
+        noise = normal(key, tl.reshape(first, [R]) // PIXELS, table_ptr, PTX)[:, None]
+    else:
+        noise = normal(key, channel + x * 0, table_ptr, PTX)
+    return noise
 
 
 @triton.jit
@@ -199,9 +215,10 @@ def is_near(
 @triton.jit
 def replace_region(
     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
-    CODE: tl.constexpr, BILINEAR: tl.constexpr, NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    CODE: tl.constexpr, KINDS: tl.constexpr, BILINEAR: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
     STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
+    PTX: tl.constexpr,
 ):  # fmt: skip
     """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
     METHOD: tl.constexpr = method_of(CODE)
@@ -212,6 +229,8 @@ def replace_region(
             taken = taken_by_one(
                 slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
             )
+            if METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE and COUNT > 1:  # all channels, which take registers
+                region = slots, unhoisted(region[1], PTX), code, divisors
             result = ()
             for c in tl.static_range(COUNT):
                 filling = other[c]
@@ -221,7 +240,7 @@ def replace_region(
                     )
                 elif METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE:
                     filling = fill_of(
-                        region, fills, first + c * PIXELS, y, x, channels[c], C, W, PIXELS, NOISY, RUNS, R, VEC
+                        region, fills, first + c * PIXELS, y, x, channels[c], KINDS, C, W, PIXELS, RUNS, R, VEC, PTX
                     )
                 result = result + (tl.where(taken, filling, values[c]),)
             values = result
@@ -229,21 +248,40 @@ def replace_region(
 
 
 @triton.jit
-def moved(start, weight, to, away, COUNT: tl.constexpr):
-    """start + weight (to - away), tile by tile."""
+def differences(own, other, COUNT: tl.constexpr, PTX: tl.constexpr):
+    """own - other, tile by tile."""
     result = ()
     for c in tl.static_range(COUNT):
-        result = result + (tl.fma(to[c] - away[c], weight, start[c]),)
+        result = result + (less(own[c], other[c], PTX),)
     return result
+
+
+@triton.jit
+def moved(start, weight, apart, COUNT: tl.constexpr, PTX: tl.constexpr):
+    """start + weight * apart, tile by tile."""
+    result = ()
+    for c in tl.static_range(COUNT):
+        result = result + (alone(apart[c], weight, start[c], PTX),)
+    return result
+
+
+@triton.jit
+def mixed(own, other, apart, SIGN: tl.constexpr, lam, COUNT: tl.constexpr, PTX: tl.constexpr):
+    """`lerp` of tiles that are finite. apart: SIGN times their `differences`; lam: a scalar."""
+    if lam < 0.5:
+        values = moved(other, lam * SIGN, apart, COUNT, PTX)
+    else:
+        values = moved(own, (lam - 1.0) * SIGN, apart, COUNT, PTX)
+    return values
 
 
 @triton.jit
 def family_values(
     own, other, x_other, method, lam, region, erased, place, lot, first, element, along, y, x, ranks, channels, fills,
-    CHOICES: tl.constexpr, N: tl.constexpr, ERASE: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
-    NOISY: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
+    CHOICES: tl.constexpr, N: tl.constexpr, ERASED: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
+    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, CENTRE: tl.constexpr,
+    IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, R: tl.constexpr,
+    VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
 
@@ -254,27 +292,27 @@ def family_values(
     """
     values = own
     if BLENDS:  # noqa: SIM102
-        if (method == METHOD_MIXUP) & (lam != 1.0):  # from the side with the larger weight, as `lerp`
-            if lam < 0.5:
-                values = moved(other, lam, own, other, COUNT)
-            else:
-                values = moved(own, lam - 1.0, own, other, COUNT)
+        if (method == METHOD_MIXUP) & (lam != 1.0):
+            values = mixed(own, other, differences(own, other, COUNT, PTX), 1, lam, COUNT, PTX)
     if SOFT:  # noqa: SIM102
         if method == METHOD_SMOOTHMIX:
             share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
-            values = moved(own, share, other, own, COUNT)
+            values = ()
+            for c in tl.static_range(COUNT):
+                values = values + (fused(share, less(other[c], own[c], PTX), own[c], PTX),)
     for half in tl.static_range(2):  # of a long list; a sample's method is compared with those of one
         if N <= FEW or (method >= halves(CHOICES)[2]) == (half == 1):
             for k in tl.static_range(len(halves(CHOICES)[half])):
                 values = replace_region(
                     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
-                    halves(CHOICES)[half][k], any_bilinear(CHOICES), NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW,
-                    STEP, R, VEC, TALL, COUNT,
+                    halves(CHOICES)[half][k], kinds_of(CHOICES, halves(CHOICES)[half][k]), any_bilinear(CHOICES), C,
+                    H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, PTX,
                 )  # fmt: skip
-    if ERASE != 0:
+    if ERASED[0] != 0:
         values = replace_region(
-            values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASE,
-            False, NOISY, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+            values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASED[0],
+            kinds_of(ERASED, ERASED[0]), False, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+            PTX,
         )  # fmt: skip
     return values
 

@@ -8,12 +8,16 @@ import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
-from codegen_variants import HOT, RARE, Variant, variants_for
+from codegen_variants import HOT, RARE, Variant, layouts, variants_for
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
+from triton.compiler.compiler import make_backend
+from triton.compiler.errors import CompilationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -43,17 +47,39 @@ def shape_of(variant: Variant) -> Shape:
         variant.recipe, variant.replay, torch.Size(variant.shape), elements, variant.x_dtype, written,
         variant.out_dtype or variant.x_dtype, variant.channels_last,
         variant.channels_last if variant.out_last is None else variant.out_last, variant.in_place, target_shape,
-        variant.target_dtype, variant.replay, variant.has_norm, False, False, False, -1, geometry, True,
+        variant.target_dtype, variant.replay or variant.wants_plan, variant.has_norm, variant.given,
+        variant.given and variant.recipe.has_box and not variant.recipe.choices, variant.given, -1, geometry, True,
     )  # fmt: skip
 
 
-def prepared_for(key: Shape, hip: bool = False) -> Prepared:
-    return (prepare if key.geometry is None else prepare_augment)(key, hip=hip)
+def prepared_for(key: Shape, arch: int = 80) -> Prepared:
+    """arch: as of `arch_of`."""
+    return (prepare if key.geometry is None else prepare_augment)(key, arch=arch)
 
 
 def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
+    source, options = source_of(variant, target)
+    return triton.compile(source, target=target, options=options)
+
+
+def translate(variant: Variant, target: GPUTarget) -> str | None:
+    """What stops triton's first stage, which checks types and is quick, if anything does."""
+    source, options = source_of(variant, target)
+    backend, context = make_backend(target), ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    parsed = backend.parse_options(options)
+    try:
+        source.make_ir(target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context)
+    except CompilationError as error:
+        return str(error)
+    return None
+
+
+def source_of(variant: Variant, target: GPUTarget) -> tuple[ASTSource, dict[str, Any]]:
+    """What is compiled for a variant, and with which options."""
     key = shape_of(variant)
-    prepared = prepared_for(key, hip=target.backend == "hip")
+    prepared = prepared_for(key, 0 if target.backend == "hip" else target.arch)
     names = prepared.kernel.arg_names
     constants = dict(zip(names[names.index("ALIGN") :], prepared.constants, strict=True))
     constants["INTERPRETED"] = False
@@ -63,9 +89,13 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         "target_ptr": TYPE_NAMES[variant.target_dtype] if variant.target_shape else None,
         "target_out_ptr": ("fp32" if constants["TARGET"] != 3 else "i64") if variant.target_shape else None,
         "plan_ptr": "i32" if key.has_plan else None,
+        "lam_ptr": "fp32" if key.has_lam else None,
+        "gray_ptr": "fp32" if key.has_lam else None,
+        "box_ptr": "i32" if key.has_box else None,
+        "partner_ptr": "i64" if key.has_partner else None,
         "state_ptr": "i64",
         "norm_ptr": "fp32" if key.has_norm else None,
-        "knobs_ptr": None if key.replay else "fp32",
+        "knobs_ptr": "fp32",
         "fill_ptr": "fp32" if key.recipe.has_fill or key.geometry else None,
         "field_ptr": "i32" if key.recipe.has_field else None,
         "table_ptr": "fp32" if noises(key.recipe) else None,
@@ -85,7 +115,7 @@ def compile_variant(variant: Variant, target: GPUTarget) -> CompiledKernel:
         else:
             signature[name] = "i32" if name in NOT_SPECIALIZED else "fp32"
     source = ASTSource(fn=prepared.kernel, signature=signature, constexprs=constants, attrs=attrs)
-    return triton.compile(source, target=target, options=prepared.options)
+    return source, prepared.options
 
 
 def widths(operations: list[str], prefix: str) -> dict[str, int]:
@@ -124,6 +154,7 @@ def nvidia_report(kernel: CompiledKernel) -> dict:
         "stores": widths(operations, "STG"),
         "prefetches": sum(operation.startswith("CCTL") for operation in operations),
         "dots": sum(operation.startswith("IDP.2A") for operation in operations),
+        "pairs": sum(operation.startswith(("FFMA2", "FADD2")) for operation in operations),
         "shared": kernel.metadata.shared,
     }
 
@@ -165,4 +196,7 @@ def report(name: str, target: str) -> dict:
 
 if __name__ == "__main__":
     sys.modules["codegen"] = sys.modules["__main__"]  # which static imports by name
-    print(json.dumps({name: report(name, sys.argv[1]) for name in (*variants_for(sys.argv[1]), *RARE)}))
+    if sys.argv[1] == "layouts":
+        print(json.dumps({name: translate(variant, TARGETS["sm_100"]) for name, variant in layouts().items()}))
+    else:
+        print(json.dumps({name: report(name, sys.argv[1]) for name in (*variants_for(sys.argv[1]), *RARE)}))

@@ -1,11 +1,12 @@
 """The hot variants: what a training loop is likely to run. Free of triton, so that tests can list them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
 from fusedmix.placement import NOTHING, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
-from fusedmix.recipe import EXACT, PERMUTE, ROLL, Geometry, Recipe
+from fusedmix.recipe import EXACT, GIVEN, PERMUTE, ROLL, Geometry, Recipe
 from fusedmix.spec import (
     CutMix,
     Cutout,
@@ -41,6 +42,8 @@ class Variant:
     in_place: bool = False
     replay: bool = False
     has_norm: bool = False
+    wants_plan: bool = False
+    given: bool = False  # lam, or the mean gray of images; boxes of CutMix; partners
     load_width: str = "128"  # bits of an image load
     store_width: str = "128"  # bits of an image store
     narrow_rows: bool = False  # rows of targets too short, or of int64 classes, for 128-bit stores
@@ -187,12 +190,41 @@ PART = (
     "cutmix float32", "mixup bfloat16", "policy uint8", "cutmix float32 in place", "policy bfloat16 in place",
     "mixup float32 channels_last", "mixup float32 CIFAR", "cutmix float32 permute", "cutmix bfloat16 exact",
     "policy bfloat16 replay", "policy bfloat16 adjoint", "cutmix bfloat16 soft", "policy uint8 to bfloat16 normalised",
+    "augment: resized crop",
 )  # fmt: skip
 PART_AMD = (
     "cutmix uint8", "mixup float16", "cutmix bfloat16 channels_last", "policy bfloat16 exact, class pairs",
     "cutout bfloat16", "resizemix float32", "smoothmix bfloat16", "list: cutmix, mixup, erasing bfloat16",
-    "augment: CIFAR, CutMix to float32", "augment: resized crop",
+    "augment: CIFAR, CutMix to float32",
 )  # fmt: skip
+
+
+def layouts() -> dict[str, Variant]:
+    """Small bytes to bfloat16 by every method and placement that the tests have, in all layouts."""
+    from augment_cases import CASES
+    from family_cases import SPECS
+
+    common = {"x_dtype": U8, "out_dtype": BF16, "shape": (8, 3, 9, 12), "target_shape": (8,), "has_norm": True}
+    found = {}
+    for last, out_last in product((False, True), repeat=2):
+        suffix = f", {'channels_last' if last else 'contiguous'} to {'channels_last' if out_last else 'contiguous'}"
+        common.update(channels_last=last, out_last=out_last)
+        for name, spec in SPECS.items():
+            found[name + suffix] = Variant(family(spec), **common)
+        for name, case in CASES.items():
+            geometry = case.placement.geometry(9, 12)
+            found["augment: " + name + suffix] = Variant(
+                case.recipe, geometry=geometry, placement=case.placement, **common
+            )
+    for name, recipe in (("mixup", MIXUP), ("CutMix", CUTMIX), ("policy", POLICY)):
+        found[f"fused {name}"] = Variant(recipe, **common | {"channels_last": False, "out_last": False})
+    plain = {name: variant for name, variant in found.items() if not (variant.channels_last or variant.out_last)}
+    for name, variant in plain.items():
+        given = variant.recipe._replace(pairing=GIVEN)
+        found[f"{name}, replayed"] = replace(variant, replay=True)
+        found[f"{name}, with a plan"] = replace(variant, wants_plan=True)
+        found[f"{name}, given"] = replace(variant, recipe=given, given=True)
+    return found
 
 
 def variants_for(target: str) -> dict[str, Variant]:

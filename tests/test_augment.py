@@ -167,6 +167,7 @@ def test_launch_of_programs_that_walk() -> None:
     assert walk_for(192) == (augment_cases.Launch(64, 64, 1), 2)
     assert walk_for(192, least=4) == (augment_cases.Launch(128, 32, 1), 4)
     assert walk_for(224, colored=True) == (augment_cases.Launch(128, 128, 1), 4)
+    assert walk_for(224, images=1, itemsize=4) == (augment_cases.Launch(128, 64, 1), 4)
     assert walk_for(33, images=1) == (augment_cases.Launch(32, 256, 1), 1)
 
 
@@ -266,6 +267,21 @@ def test_colour_in_literal_numbers() -> None:
     torch.testing.assert_close(none.flatten(), torch.full((3,), gray))
     all_gray = fusedmix.FusedAugment(color=ColorJitter(grayscale=1.0))(x)
     torch.testing.assert_close(all_gray.flatten(), torch.full((3,), gray))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 1.5])
+def test_contrast_then_saturation(factor: float) -> None:
+    """Below 1, contrast needs no clamp and is one step with saturation: the steps one by one come to the same."""
+    x = photographs(2, 8, 8).float() / 255
+    sharp = ((x - 0.3) * factor + 0.3).clamp(0, 1)
+    gray = (sharp * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    pivot = torch.full((2,), 0.3)
+    for saturation in (0.0, 0.5, 1.5):
+        expected = (gray + (sharp - gray) * saturation).clamp(0, 1)
+        jitter = ColorJitter(contrast=(factor, factor), saturation=(saturation, saturation))
+        out = fusedmix.FusedAugment(color=jitter)(x, gray=pivot)
+        torch.testing.assert_close(out, expected, rtol=0, atol=3e-7)
+        assert 0 <= float(out.min()) <= float(out.max()) <= 1
 
 
 def test_coloured_bytes_are_bytes_again() -> None:

@@ -10,7 +10,18 @@ from fusedmix.cpu import family as cpu_family
 from fusedmix.kernels.config import Launch
 from fusedmix.launch import tile_stride
 from fusedmix.ops import image_adjoint
-from fusedmix.recipe import METHOD_CUTMIX, METHOD_FMIX, METHOD_RESIZEMIX, MODES, PLAN_BOX, halves
+from fusedmix.recipe import (
+    METHOD_CUTMIX,
+    METHOD_FMIX,
+    METHOD_RESIZEMIX,
+    MODES,
+    NOISE_CHANNEL,
+    NOISE_NONE,
+    NOISE_PIXEL,
+    PLAN_BOX,
+    halves,
+    noise_kind,
+)
 from fusedmix.reference.family import apply_family, unpack
 from fusedmix.spec import Cutout, GridMask, Policy, RandomErasing
 
@@ -123,6 +134,16 @@ def test_long_lists() -> None:
     three = Policy(tuple((SPECS[name], 0.3) for name in ("fmix", "cutmix", "gridmask")))  # ranks are looked up late
     got = check("kernel", three, (6, 3, 6, 8), torch.float32, seed=3, in_place=True)
     assert {METHOD_CUTMIX, METHOD_FMIX} < set(got.plan[:, 0].tolist())
+
+
+@pytest.mark.parametrize("columns", [8, 9], ids=["runs", "any width"])
+def test_kinds_of_noise_of_one_method(columns: int) -> None:
+    """Which one fills is a matter of the choice that was drawn, not of the method."""
+    kinds = [
+        RandomErasing(1.0, (0.2, 0.6), fill_mode=kind, value=50.0, sigma=20.0) for kind in ("const", "rand", "pixel")
+    ]
+    got = check("kernel", Policy(tuple((spec, 0.33) for spec in kinds)), (6, 3, 8, columns), torch.float32, seed=2)
+    assert {noise_kind(code) for code in got.plan[:, PLAN_BOX + 5].tolist()} >= {NOISE_NONE, NOISE_CHANNEL, NOISE_PIXEL}
 
 
 @pytest.mark.parametrize("name", ["cutmix", "cutout", "erasing", "resizemix"])

@@ -44,8 +44,18 @@ def prepared_on(variant: Variant, batch: int, multiprocessors: int) -> tuple[lau
     shape = shape_of(variant)
     shape = shape._replace(device=0 if multiprocessors else -1, x_shape=torch.Size((batch, *shape.x_shape[1:])))
     with patch.object(launch, "multiprocessors", lambda device: multiprocessors):
-        prepared = (launch.prepare if shape.geometry is None else launch.prepare_augment)(shape)
+        prepared = (launch.prepare if shape.geometry is None else launch.prepare_augment)(shape, arch=90)
     return prepared, dict(zip(kernel_names(prepared), prepared.constants, strict=True))
+
+
+def test_replays_have_knobs_as_well() -> None:
+    """Unused ones: triton looks at what would draw, too."""
+    recipe, device = family(Cutout()), torch.device("cpu")
+    knobs, fill, field, table = launch.family_pointers((None, None, None), recipe, device)
+    assert isinstance(knobs, torch.Tensor)
+    assert fill is field is table is None
+    given = torch.ones(2, 8)
+    assert launch.family_pointers((given, None, None), recipe, device)[0] is given
 
 
 @pytest.mark.parametrize("name", ["mixup bfloat16", "list: cutmix, mixup, erasing bfloat16", "augment: resized crop"])

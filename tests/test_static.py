@@ -4,11 +4,12 @@ import pytest
 import torch
 from augment_cases import Case, check
 from cases import images, run
+from codegen_variants import augment
 from family_cases import extras_for
 
 from bench import paths, static
 from fusedmix.kernels.config import Launch
-from fusedmix.placement import NOTHING, Flip, Placement, RandomResizedCrop
+from fusedmix.placement import NOTHING, CenterCrop, Flip, Placement, RandomCrop, RandomResizedCrop
 from fusedmix.spec import Policy, RandomErasing
 
 LOOP = """
@@ -31,6 +32,21 @@ LOOP = """
         /*0080*/               @P1 BRA `(.L_x_1) ;
         /*0090*/                   EXIT ;
 """
+
+
+@pytest.mark.parametrize(
+    ("placement", "read"),
+    [
+        (Placement((32, 32)), 64 * 64),  # the whole image
+        (Placement((32, 32), CenterCrop()), 32 * 64),  # rows of columns 16 to 48: of two sectors
+        (Placement((64, 64), RandomCrop()), 64 * 64),
+        (Placement((32, 32), RandomResizedCrop((1.0, 1.0), (1.0, 1.0))), 64 * 64),
+    ],
+    ids=str,
+)
+def test_bytes_that_crops_read(placement: Placement, read: int) -> None:
+    height, width = placement.size
+    assert static.read_of_crops(augment(placement, NOTHING, side=64)) == read / (height * width)
 
 
 def code_of(rare: int) -> tuple[str, str, str]:
@@ -233,7 +249,7 @@ def test_shares_count_the_rows_that_a_walk_reads() -> None:
     kernel = paths.KERNELS / "taps.py"
     lines = [line.strip() for line in kernel.read_text(encoding="utf-8").splitlines()]
     for parity, name in enumerate(("even", "odd")):
-        (line,) = (n for n, text in enumerate(lines, 1) if text.startswith(f"{name} = read_row("))
+        (line,) = (n for n, text in enumerate(lines, 1) if text.startswith(f"{name} = row_between("))
         (share,) = {share for chain, share in trace.shares().items() if chain.endswith(f" {paths.names(kernel)[line]}")}
         assert 0 < share < 1
         assert share == round(reads[parity] / trace.tiles, 4)

@@ -20,8 +20,8 @@ from fusedmix.spec import RandomErasing
 CROP = HOT["augment: resized crop"]
 
 
-def constants_of(shape: Shape, table: Launch | None = None, hip: bool = False) -> dict[str, int]:
-    prepared = prepare_augment(shape, table, hip)
+def constants_of(shape: Shape, table: Launch | None = None, arch: int = 90) -> dict[str, int]:
+    prepared = prepare_augment(shape, table, arch)
     return dict(zip(kernel_names(prepared), prepared.constants, strict=True))
 
 
@@ -50,8 +50,9 @@ def test_what_is_read_by_words() -> None:
 
 def test_dots_are_of_nvidia_alone() -> None:
     shape = of_size(256, 256)
-    assert constants_of(shape, hip=True)["PAIRS"]
-    assert not constants_of(shape, hip=True)["PTX"]
+    assert constants_of(shape, arch=0)["PAIRS"]
+    assert not constants_of(shape, arch=0)["PTX"]
+    assert constants_of(shape, arch=100)["PTX"] == 0  # nor of the interpreter
 
 
 def resized(height: int, width: int, crop: RandomResizedCrop | None = augment_cases.RESIZED) -> Placement:

@@ -13,7 +13,7 @@ static APART void normals(const float *table, uint32_t key, int64_t number, int6
     for (int64_t k = 0; k < n; k++) {
         float u = open_unit(word[skipped + k]);
         const float *line = table + 2 * ((bits_of(u) >> NORMAL_SHIFT) - NORMAL_FIRST);
-        float size = line[1] * u + line[0];
+        float size = fmaf(line[1], u, line[0]);
         out[k] = as_float32((int32_t)((uint32_t)bits_of(size) ^ word[skipped + k] << 31));
     }
 }
@@ -254,7 +254,7 @@ static APART void fill_noisy(const Family *f, const Room *room, int kind, uint32
         else
             normals(f->table, key, plane + c, 1, room->noise);
         for (int64_t k = 0; k < end - first; k++)
-            to[(first + k) * f->job.step + c - at] = value[c] + value[f->channels + c] * room->noise[each ? k : 0];
+            to[(first + k) * f->job.step + c - at] = fmaf(room->noise[each ? k : 0], value[f->channels + c], value[c]);
     }
 }
 

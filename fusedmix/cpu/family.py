@@ -265,7 +265,7 @@ class Samples:
             return self.constant(code, target.dtype)
         assert self.fill is not None
         value, sigma = self.fill[code >> ROW_SHIFT, :, :, None, None]
-        value = value + sigma * self.noise(code, key, target.shape, box)
+        value = fma(self.noise(code, key, target.shape, box), sigma, value)
         return finished(value, None, target.dtype)
 
     def noise(self, code: int, key: int, shape: torch.Size, box: list[int]) -> Tensor:

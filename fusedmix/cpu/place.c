@@ -199,28 +199,37 @@ static inline float between_0_and_1(float value)
     return value < 0 ? 0 : value > 1 ? 1 : value;
 }
 
-static inline float gray_of(float red, float green, float blue)
+/* A row in colour, in shares of white, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot,
+whether gray. steep: whether contrast may lead beyond black and white, and is clamped by itself. */
+static inline void color_steps(const Placing *p, const float *factor, int steep, const float *from, float *to)
 {
     static const float weight[] = GRAY;
-    return fmaf(red, weight[0], fmaf(green, weight[1], weight[2] * blue));
+    int64_t n = p->width;
+    float scale = factor[0] / p->most, contrast = factor[1], rise = (1 - contrast) * factor[3];
+    float saturation = factor[4] ? 0 : factor[2], others = 1 - saturation;
+    float own = steep ? saturation : saturation * contrast, gray = steep ? others : others * contrast;
+    float base = steep ? 0 : rise * (saturation + others * (float)WHITE_GRAY);
+    float red = gray * weight[0], green = gray * weight[1], blue = gray * weight[2];
+    for (int64_t x = 0; x < n; x++) {
+        float r = between_0_and_1(from[x] * scale), g = between_0_and_1(from[n + x] * scale);
+        float b = between_0_and_1(from[2 * n + x] * scale);
+        if (steep) {
+            r = between_0_and_1(fmaf(r, contrast, rise)), g = between_0_and_1(fmaf(g, contrast, rise));
+            b = between_0_and_1(fmaf(b, contrast, rise));
+        }
+        float rest = fmaf(r, red, fmaf(g, green, fmaf(b, blue, base)));
+        to[x] = between_0_and_1(fmaf(r, own, rest));
+        to[n + x] = between_0_and_1(fmaf(g, own, rest));
+        to[2 * n + x] = between_0_and_1(fmaf(b, own, rest));
+    }
 }
 
-/* A row in colour, in shares of white, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot,
-whether gray. */
 static APART const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
 {
-    int64_t n = p->width;
-    float contrast = factor[1], saturation = factor[4] ? 0 : factor[2];
-    float scale = factor[0] / p->most, rest = (1 - contrast) * factor[3];
-    for (int64_t x = 0; x < n; x++) {
-        float r = between_0_and_1(fmaf(between_0_and_1(from[x] * scale), contrast, rest));
-        float g = between_0_and_1(fmaf(between_0_and_1(from[n + x] * scale), contrast, rest));
-        float b = between_0_and_1(fmaf(between_0_and_1(from[2 * n + x] * scale), contrast, rest));
-        float gray = (1 - saturation) * gray_of(r, g, b);
-        to[x] = between_0_and_1(fmaf(r, saturation, gray));
-        to[n + x] = between_0_and_1(fmaf(g, saturation, gray));
-        to[2 * n + x] = between_0_and_1(fmaf(b, saturation, gray));
-    }
+    if (factor[1] > 1)
+        color_steps(p, factor, 1, from, to);
+    else
+        color_steps(p, factor, 0, from, to);
     return to;
 }
 

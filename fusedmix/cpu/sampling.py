@@ -25,13 +25,13 @@ from fusedmix.recipe import (
     Recipe,
     side_range,
 )
+from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B
 
 from . import native
 from .native import Draw
 
 Array = NDArray
 
-ROUND_A, ROUND_B, KEY_A, KEY_B = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 ROUNDS = 10
 MULTIPLIERS = np.array([[ROUND_A], [ROUND_B]], np.uint64)

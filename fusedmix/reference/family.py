@@ -399,7 +399,8 @@ def fill_of(region: Region, fill: Tensor, shape: torch.Size, words: Words = phil
         return value
     value = value.expand(-1, *shape).clone()
     for n in noisy:
-        value[n] = value[n] + sigma[n] * noise_of(int(region.code[n]), int(region.key[n]), shape, words)
+        noise = noise_of(int(region.code[n]), int(region.key[n]), shape, words)
+        value[n] = fma(noise, sigma[n].expand(shape), value[n])
     return value
 
 

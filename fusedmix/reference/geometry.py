@@ -114,21 +114,24 @@ def held(place: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return inner, (1 - (place - inner).abs()).clamp(min=0)
 
 
-def gray_of(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
-    of_red, of_green, of_blue = (number(weight, red) for weight in rng.GRAY)
-    return fma(red, of_red, fma(green, of_green, of_blue * blue))
-
-
 def colored(
     value: list[Tensor], most: float, brightness: Tensor, contrast: Tensor, saturation: Tensor, pivot: Tensor,
     grayscale: Tensor,
 ) -> list[Tensor]:  # fmt: skip
     """Brightness, contrast about `pivot` and saturation of RGB in [0, most], in shares of `most`, as `pivot` is.
 
-    Where grayscale is true, saturation is 0.
+    A contrast that cannot lead beyond, `step` times what is bright plus `rise`, is joined with the saturation. Where
+    grayscale is true, saturation is 0.
     """
-    scale, rest = brightness / number(most, brightness), (1 - contrast) * pivot
-    bright = [fma((channel * scale).clamp(0, 1), contrast, rest).clamp(0, 1) for channel in value]
+    scale = brightness / number(most, brightness)
+    bright = [(channel * scale).clamp(0, 1) for channel in value]
+    step, rise, steep = contrast, (1 - contrast) * pivot, contrast > 1
+    if steep.any():
+        bright = [torch.where(steep, fma(channel, step, rise).clamp(0, 1), channel) for channel in bright]
+        step, rise = torch.where(steep, 1.0, step), torch.where(steep, 0.0, rise)
     saturation = torch.where(grayscale, 0.0, saturation)
-    rest = (1 - saturation) * gray_of(*bright)
-    return [fma(channel, saturation, rest).clamp(0, 1) for channel in bright]
+    own, gray = saturation * step, (1 - saturation) * step
+    rest = rise * (saturation + (1 - saturation) * number(rng.WHITE_GRAY, rise))
+    for channel, weight in zip(bright[::-1], rng.GRAY[::-1], strict=True):
+        rest = fma(channel, gray * number(weight, gray), rest)
+    return [fma(channel, own, rest).clamp(0, 1) for channel in bright]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROUND_A, ROUND_B = 0xD2511F53, 0xCD9E8D57
-KEY_A, KEY_B = 0x9E3779B9, 0xBB67AE85
+from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B
+
 MASK32 = 0xFFFFFFFF
 Words = Callable[[int, int, Tensor, Any], tuple[Tensor, ...]]  # `words` below, or a faster one
 

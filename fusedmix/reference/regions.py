@@ -13,6 +13,7 @@ from fusedmix import rng
 
 from .philox import MASK32, Words, multiply
 from .philox import words as philox_words
+from .pixel import fma
 from .sampling import below, exp, horner, log, number, open_unit, sin_half_pi, sqrt, unit
 
 
@@ -183,7 +184,7 @@ def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
     word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream), -1)
     u = open_unit(word)
     line = rng.normal_table()[(as_bits(u) >> rng.NORMAL_SHIFT) - rng.NORMAL_FIRST]
-    size = line[..., 1] * u + line[..., 0]
+    size = fma(line[..., 1], u, line[..., 0])
     return torch.where(word & 1 == 1, -size, size)
 
 
