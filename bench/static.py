@@ -13,8 +13,9 @@ program has tiles. Instructions are spread over the elements that a program writ
 takes the longest way through all branches: a bound. Where it is above 1, `expected` takes each way as often as the
 tiles and programs do in Triton's interpreter, with the methods' own defaults (bench/paths.py): an estimate, too low
 where a compiler fills a block with more rare code than its own, too high in the other case. Bytes: each input byte
-is read once and each output byte written once for pairs; a gathered mixup reads two samples, a gathered CutMix one and
-the runs on the edges of boxes, which are left out; in place all of it is assumed to move. Target rows are left out.
+is read once and each output byte written once for pairs, of crops the sectors that they lie in; a gathered mixup reads
+two samples, a gathered CutMix one and the runs on the edges of boxes, which are left out; in place all of it is assumed
+to move. Target rows are left out.
 Programs have as many tiles as large batches give them.
 
 Besides, per target what a multiprocessor's programs read of images before they wait ("KiB in flight", from registers),
@@ -61,11 +62,14 @@ GPUS = {
 }
 REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
 FULL = 256  # images
+DRAWN = 4096  # crops, for the mean of what they read
+SECTOR = 32  # bytes, by which memory is read
 
 # F2FP, which packs two halves, runs with the logic ones.
 SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND", "REDUX", "CREDUX")
 MEMORY = ("LDG", "STG", "LDS", "STS", "LDC", "ATOM", "RED")
-FMA = ("FFMA", "FMUL", "FADD", "IMAD", "HFMA", "HADD", "HMUL")
+FMA = ("FFMA", "FMUL", "FADD", "IMAD", "IDP", "HFMA", "HADD", "HMUL")  # as NVIDIA's profiling guide says of pipelines
+MULTIPLIED = ("IMAD", "IDP")  # integers, dot products among them
 SLOW_PATH = "CALL of a slow path"
 TWO_LANES = ("FFMA2", "FMUL2", "FADD2")  # two float32 at once
 
@@ -274,7 +278,7 @@ def kinds(instructions: list[Instruction], runs: list[float]) -> dict[str, float
             kind = "alu"
         if kind:
             counts[kind] += share * (2 if opcode.startswith(TWO_LANES) else 1)
-        counts["imad"] += share * opcode.startswith("IMAD")
+        counts["imad"] += share * opcode.startswith(MULTIPLIED)
         counts["stores"] += share * opcode.startswith("STG")
     return counts
 
@@ -308,9 +312,24 @@ def dynamic_counts(code: str, stores_needed: int, shares: dict[str, float]) -> d
     return {k: once[k] + trips * each[k] for k in once}
 
 
+def read_of_crops(variant: Any) -> float:
+    """Bytes that a crop reads of its image, in whole sectors, an element of the result: the mean of DRAWN crops."""
+    from fusedmix.checks import knobs_of
+    from fusedmix.reference.augment import draw_box
+    from fusedmix.reference.philox import words
+
+    geometry, (height, width), size = variant.geometry, variant.shape[2:], variant.x_dtype.itemsize
+    knob = knobs_of(variant.placement.knobs(), torch.device("cpu"))[0]
+    top, left, tall, wide = draw_box(geometry, knob, 0, 0, torch.arange(DRAWN), height, width, words)
+    rows = (top + tall).clamp(max=height) - top.clamp(min=0)
+    first, end = left.clamp(min=0) * size, (left + wide).clamp(max=width) * size
+    sectors = (end + SECTOR - 1) // SECTOR - first // SECTOR
+    return float((rows * sectors).double().mean()) * SECTOR / (geometry.height * geometry.width)
+
+
 def bytes_per_element(variant: Any) -> float:
     recipe = variant.recipe
-    read = variant.x_dtype.itemsize
+    read = variant.x_dtype.itemsize if variant.geometry is None else read_of_crops(variant)
     if not recipe.is_paired and recipe.has_mixup:
         read *= 2 - (recipe.switch_prob if recipe.has_box else 0)
     return read + (variant.out_dtype or variant.x_dtype).itemsize
@@ -378,7 +397,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     result = {
         "registers": report["registers"], "occupancy": round(resident * warps / MAX_WARPS, 2),
         "KiB in flight": round(resident * tile * variant.x_dtype.itemsize / 1024, 1),
-        "wide accesses": round(wide, 2), "bytes per element": moved,
+        "wide accesses": round(wide, 2), "bytes per element": round(moved, 2),
         "instructions per element": {k: round(v, 2) for k, v in per_element.items()},
     }  # fmt: skip
     for name, gpu in GPUS.items():
