@@ -1,7 +1,7 @@
 """The hot variants (tests/codegen_variants.py) as launches on any device, and the reference's answer to each."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,29 @@ from family_cases import extras_for
 
 from fusedmix import launch, reference
 from fusedmix.checks import build_norm
+from fusedmix.kernels.taps import SECTOR
 from fusedmix.ops import NO_EXTRAS, Extras, allocate_image, allocate_target
-from fusedmix.recipe import METHOD_MIXUP, Recipe
-from fusedmix.reference.augment import augment, brightest, draw_augment, white_of
+from fusedmix.recipe import METHOD_MIXUP, Geometry, Recipe
+from fusedmix.reference.augment import augment, draw_box, white_of
 from fusedmix.reference.family import mix_family
+from fusedmix.reference.philox import words
 from fusedmix.reference.sampling import Draw, draw, pack
 
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 55.0, 50.0)
+
+
+def bytes_of_crops(
+    geometry: Geometry, knob: Tensor, seed: int, batch: int, size: Sequence[int], itemsize: int
+) -> Tensor:  # fmt: skip
+    """Bytes of a channel that each crop reads of its image, in the whole sectors that rows lie in: int64 [batch].
+
+    knob: the geometry's row of knobs; size: height and width of the images.
+    """
+    height, width = size
+    top, left, tall, wide = draw_box(geometry, knob, seed, 0, torch.arange(batch), height, width, words)
+    rows = (top + tall).clamp(max=height) - top.clamp(min=0)
+    first, end = left.clamp(min=0) * itemsize, (left + wide).clamp(max=width) * itemsize
+    return rows * (-(-end // SECTOR.value) - first // SECTOR.value) * SECTOR.value
 
 
 class Hot(NamedTuple):
@@ -60,17 +76,14 @@ class Hot(NamedTuple):
         return int(torch.where(drawn.method == METHOD_MIXUP, height * width, (y1 - y0) * (x1 - x0)).sum())
 
     def bytes_read(self, seed: int) -> int:
-        """Of the images; of those that are placed, what the crops hold."""
-        geometry = self.variant.geometry
+        """Of the images; of those that are placed, see `bytes_of_crops`."""
+        geometry, knobs = self.variant.geometry, self.extras[0]
         if geometry is None:
             return self.x.nbytes
-        if not geometry.limited:
-            return min(self.x.nbytes, self.out.numel() * self.x.itemsize)
-        knobs, most = self.extras[0], brightest(self.x.dtype)
         assert knobs is not None
-        drawn = draw_augment(self.recipe, geometry, knobs.cpu(), self.x.shape, most, seed, 0)
-        y0, x0, y1, x1 = drawn.placement.limits
-        return int(((y1 - y0) * (x1 - x0)).sum()) * self.x.shape[1] * self.x.itemsize
+        batch, channels, *size = self.x.shape
+        knob = knobs[len(self.recipe.choices) + 1].cpu()
+        return int(bytes_of_crops(geometry, knob, seed, batch, size, self.x.itemsize).sum()) * channels
 
     def again(self) -> "Hot":
         """The same with other memory for the images."""

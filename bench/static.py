@@ -63,7 +63,6 @@ GPUS = {
 REGISTERS, MAX_WARPS, MAX_BLOCKS = 65536, 64, 32
 FULL = 256  # images
 DRAWN = 4096  # crops, for the mean of what they read
-SECTOR = 32  # bytes, by which memory is read
 
 # F2FP, which packs two halves, runs with the logic ones.
 SPECIAL = ("I2F", "F2I", "F2F.", "MUFU", "POPC", "FRND", "REDUX", "CREDUX")
@@ -313,18 +312,15 @@ def dynamic_counts(code: str, stores_needed: int, shares: dict[str, float]) -> d
 
 
 def read_of_crops(variant: Any) -> float:
-    """Bytes that a crop reads of its image, in whole sectors, an element of the result: the mean of DRAWN crops."""
+    """Bytes that a crop reads of its image, an element of the result: the mean of DRAWN crops."""
     from fusedmix.checks import knobs_of
-    from fusedmix.reference.augment import draw_box
-    from fusedmix.reference.philox import words
 
-    geometry, (height, width), size = variant.geometry, variant.shape[2:], variant.x_dtype.itemsize
+    from .hot import bytes_of_crops
+
+    geometry, size = variant.geometry, variant.shape[2:]
     knob = knobs_of(variant.placement.knobs(), torch.device("cpu"))[0]
-    top, left, tall, wide = draw_box(geometry, knob, 0, 0, torch.arange(DRAWN), height, width, words)
-    rows = (top + tall).clamp(max=height) - top.clamp(min=0)
-    first, end = left.clamp(min=0) * size, (left + wide).clamp(max=width) * size
-    sectors = (end + SECTOR - 1) // SECTOR - first // SECTOR
-    return float((rows * sectors).double().mean()) * SECTOR / (geometry.height * geometry.width)
+    read = bytes_of_crops(geometry, knob, 0, DRAWN, size, variant.x_dtype.itemsize)
+    return float(read.double().mean()) / (geometry.height * geometry.width)
 
 
 def bytes_per_element(variant: Any) -> float:

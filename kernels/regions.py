@@ -305,14 +305,6 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 
 
 @triton.jit
-def unhoisted(x, PTX: tl.constexpr):
-    """x, of which compilers do not know that a loop leaves it as it is: what follows from it would take registers."""
-    if PTX:
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.int32, False, 1)
-    return x
-
-
-@triton.jit
 def bell_number(word, table_ptr, PTX: tl.constexpr):
     """A standard normal number by lines of the inverse distribution of sizes; the word's lowest bit is the sign."""
     u = open_unit(word)

@@ -276,6 +276,7 @@ def walked(
     rows, columns, places = way
     here = tl.arange(0, KNOWN_ROWS) == known
     reads = tl.sum(tl.where(here, rows[0], 0), 0)
+    # By a shuffle, which costs less than the sum: nothing branches on it.
     weight = from_bits(tl.gather(rows[1], tl.zeros([even[0].shape[0]], tl.int32) + known, 0)[:, None])
     top = reads >> 2
     if reads & 1 != 0:

@@ -36,7 +36,6 @@ from .regions import (
     normal,
     normal_runs,
     soft_share,
-    unhoisted,
 )
 
 METHOD_ERASING = tl.constexpr(recipe.METHOD_ERASING)
@@ -210,6 +209,14 @@ def is_near(
     if METHOD == METHOD_HIDE:
         near = near & (slots[3] > 0)
     return near
+
+
+@triton.jit
+def unhoisted(x, PTX: tl.constexpr):
+    """x, of which compilers do not know that a loop leaves it as it is: what follows from it would take registers."""
+    if PTX:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.int32, False, 1)
+    return x
 
 
 @triton.jit

@@ -19,8 +19,6 @@ from triton.compiler import ASTSource, CompiledKernel
 from triton.compiler.compiler import make_backend
 from triton.compiler.errors import CompilationError
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from bench import static
 from fusedmix.kernels.mix import NOT_SPECIALIZED
 from fusedmix.launch import Prepared, Shape, noises, prepare, prepare_augment

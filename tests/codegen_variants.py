@@ -209,6 +209,8 @@ def layouts() -> dict[str, Variant]:
     for last, out_last in product((False, True), repeat=2):
         suffix = f", {'channels_last' if last else 'contiguous'} to {'channels_last' if out_last else 'contiguous'}"
         common.update(channels_last=last, out_last=out_last)
+        for name, recipe in (("mixup", MIXUP), ("CutMix", CUTMIX), ("policy", POLICY)):
+            found[f"fused {name}" + suffix] = Variant(recipe, **common)
         for name, spec in SPECS.items():
             found[name + suffix] = Variant(family(spec), **common)
         for name, case in CASES.items():
@@ -216,8 +218,6 @@ def layouts() -> dict[str, Variant]:
             found["augment: " + name + suffix] = Variant(
                 case.recipe, geometry=geometry, placement=case.placement, **common
             )
-    for name, recipe in (("mixup", MIXUP), ("CutMix", CUTMIX), ("policy", POLICY)):
-        found[f"fused {name}"] = Variant(recipe, **common | {"channels_last": False, "out_last": False})
     plain = {name: variant for name, variant in found.items() if not (variant.channels_last or variant.out_last)}
     for name, variant in plain.items():
         given = variant.recipe._replace(pairing=GIVEN)

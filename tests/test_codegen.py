@@ -23,7 +23,7 @@ NUMBERS = 4  # 64-bit loads of seed, offset and classes, whatever the images are
 def run_codegen(what: str) -> dict:
     """What tests/codegen.py prints, from a process that does not interpret."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(CODEGEN.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (CODEGEN.parent, CODEGEN.parent.parent)))
     done = subprocess.run([sys.executable, CODEGEN, what], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
