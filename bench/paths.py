@@ -5,7 +5,9 @@ what share of the tiles reached each statement of the tile loop, and what share 
 the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
 not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
 those of its turns that reach it, and one that the loop reaches by several calls of a function the mean of those calls,
-since machine code may name another of them, or none ("?"). bench.static weighs machine code so.
+since machine code may name another of them, or none ("?"). What no tile reached counts as never reached, but in
+functions with assembly, which the interpreter does without, as often as what is around it: too often, where no tile
+takes a branch. bench.static weighs machine code so.
 """
 
 import ast
@@ -80,13 +82,39 @@ def looped() -> set[str]:
 
 @cache
 def beside() -> dict[str, list[str]]:
-    """The statements of each statement's function; none of those that do something else in the interpreter."""
+    """The statements of each statement's function; none of those that may do something else in the interpreter."""
     found: dict[str, list[str]] = {}
-    for path in KERNELS.glob("*.py"):
-        for function in functions(path):
-            if "INTERPRETED" not in {argument.arg for argument in function.args.args}:
-                own = [names(path)[line] for line in heads(function)[1:]]
-                found |= dict.fromkeys(own, own)
+    for path, function in kernel_functions():
+        if not is_different(function):
+            own = [names(path)[line] for line in heads(function)[1:]]
+            found |= dict.fromkeys(own, own)
+    return found
+
+
+def is_different(function: ast.FunctionDef) -> bool:
+    """Whether a function may do something else in the interpreter."""
+    return bool({"INTERPRETED", "PTX"} & {argument.arg for argument in function.args.args})
+
+
+def kernel_functions() -> Iterator[tuple[Path, ast.FunctionDef]]:
+    return ((path, function) for path in sorted(KERNELS.glob("*.py")) for function in functions(path))
+
+
+@cache
+def around() -> dict[str, dict[str, list[str]]]:
+    """By function, of the statements that only a GPU may reach: those of the same block, then what is around it."""
+    found: dict[str, dict[str, list[str]]] = {}
+
+    def visit(path: Path, statement: ast.stmt, outer: list[str]) -> None:
+        for block in (getattr(statement, part, []) for part in ("body", "orelse")):
+            inside = [names(path)[inner.lineno] for inner in block]
+            for name, inner in zip(inside, block, strict=True):
+                found.setdefault(function_of(name), {})[name] = inside + outer
+                visit(path, inner, [name, *outer])
+
+    for path, function in kernel_functions():
+        if is_different(function):
+            visit(path, function, [])
     return found
 
 
@@ -99,6 +127,10 @@ def unrolled(path: Path) -> dict[int, tuple[int, ...]]:
             for line in range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1):
                 found[line] = (*found.get(line, ()), node.body[0].lineno)
     return found
+
+
+def function_of(name: str) -> str:
+    return name.split(":")[0]
 
 
 def without_turns(chain: Chain) -> Chain:
@@ -187,9 +219,14 @@ class Trace:
         counts: dict[Chain, list[int]] = {}
         for chain, count in self.counts.items():  # machine code does not tell the turns of an unrolled loop
             counts.setdefault(without_turns(chain), []).append(count)
-        for *callers, name in list(counts):
+        reached = dict(counts)
+        for *callers, name in reached:
             for other in beside().get(name, ()):
                 counts.setdefault((*callers, other), [0])
+        for callers, function in {(chain[:-1], function_of(chain[-1])) for chain in reached if len(chain) > 1}:
+            for name, others in around().get(function, {}).items():
+                known = (reached.get((*callers, other)) for other in others)
+                counts.setdefault((*callers, name), next(filter(None, known), [0]))
         alike: dict[Chain, list[int]] = {}
         for chain, some in counts.items():  # a call that does not reach it may have been compiled without it
             alike.setdefault(without_call(chain), []).extend(filter(None, some))

@@ -99,7 +99,8 @@ def parse(code: str) -> tuple[list[Instruction], dict[str, int]]:
             places = list(filter(None, (place(file, int(number)) for file, number in reversed(callers))))
             chain = tuple(name for k, name in enumerate(places) if k == 0 or name != places[k - 1])
             opcode = SLOW_PATH if found[2].startswith("CALL") and "slowpath" in found[3] else found[2]
-            instructions.append(Instruction(opcode, bool(found[1]), jump[0] if jump else None, chain))
+            predicated = found[1] or re.match(r" !?U?P\d, ", found[3])  # in front of the opcode or behind it
+            instructions.append(Instruction(opcode, bool(predicated), jump[0] if jump else None, chain))
     return instructions, labels
 
 
@@ -357,7 +358,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     from fusedmix.recipe import EXACT
 
     kernel = kernel or compile_variant(variant, TARGETS[target])
-    report, prepared = nvidia_report(kernel), prepared_for(shape_of(variant))
+    report, prepared = nvidia_report(kernel), prepared_for(shape_of(variant), TARGETS[target].arch)
     threads = 32 * prepared.options["num_warps"]
     itemsize = (variant.out_dtype or variant.x_dtype).itemsize
     geometry = variant.geometry
@@ -408,7 +409,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
 
 def programs_for(variant: Any, gpu: Gpu) -> int:
     """Those that a GPU launches for FULL images of a variant."""
-    from codegen import prepared_for, shape_of
+    from codegen import TARGETS, prepared_for, shape_of
 
     from fusedmix import launch
 
@@ -416,7 +417,7 @@ def programs_for(variant: Any, gpu: Gpu) -> int:
     rows = shape.target_shape and torch.Size((FULL, *shape.target_shape[1:]))
     full = shape._replace(device=0, x_shape=torch.Size((FULL, *shape.x_shape[1:])), target_shape=rows)
     with patch.object(launch, "multiprocessors", lambda _: gpu.sms):
-        prepared = prepared_for(full)
+        prepared = prepared_for(full, TARGETS[gpu.target].arch)
     return prepared.grid[0] - prepared.numbers[1]
 
 

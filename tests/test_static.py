@@ -69,6 +69,15 @@ def test_expected_path() -> None:
     assert static.dynamic_counts(code, 4, {rare: 0.25}) == bound  # another statement's
 
 
+@pytest.mark.parametrize("branch", ["BRA.U !UP0, `(.L_x_2) ;", "BRA !P0, `(.L_x_2) ;"])
+def test_predicates_may_stand_behind_the_opcode(branch: str) -> None:
+    code, top, rare = code_of(100)
+    assert "@!P0 BRA `(.L_x_2) ;" in code
+    other = code.replace("@!P0 BRA `(.L_x_2) ;", branch)
+    for shares in ({}, {f"{top} {rare}": 0.25}):
+        assert static.dynamic_counts(other, 4, shares) == static.dynamic_counts(code, 4, shares)
+
+
 BODY = """
 //## File "{kernel}", line {top}
 .L_x_1:
@@ -178,6 +187,27 @@ def test_calls_of_a_function_share_their_shares() -> None:
     shares = trace.shares()
     assert shares[f"{first} f:1"] == shares[f"{other} f:1"] == shares[f"{paths.UNKNOWN} f:1"] == 0.3
     assert shares[f"{first} f:2"] == 0.3
+
+
+def test_what_only_gpus_reach_is_reached_as_what_is_around_it() -> None:
+    """Inline assembly, which the interpreter does without, as often as the call; prefetches as the row is read."""
+    trace, geometry, taps = paths.Trace(), paths.KERNELS / "geometry.py", paths.KERNELS / "taps.py"
+    first = paths.place(str(paths.KERNELS / "augment.py"), paths.tile_loop(paths.KERNELS / "augment.py").start)
+    (saturated,) = (f for f in paths.functions(geometry) if f.name == "saturated")
+    (walked,) = (f for f in paths.functions(taps) if f.name == "walked")
+    _, asks, assembly, plain = (paths.names(geometry)[line] for line in paths.heads(saturated)[1:])
+    lines = taps.read_text(encoding="utf-8").splitlines()
+    names = {lines[line - 1].split("#")[0].strip(): paths.names(taps)[line] for line in paths.heads(walked)}
+    reads, even, prefetch = "if reads & 1 != 0:", "even = row_between(", "fetch_ahead(ahead)"
+    even = next(name for name in names if name.startswith(even))
+    trace.tiles = 10
+    trace.counts.update({(first,): 10, (first, asks): 4, (first, plain): 4})
+    trace.counts.update(
+        {(first, names[reads]): 10, (first, names[even]): 3, (first, names["if places is not None:"]): 3}
+    )
+    shares = trace.shares()
+    assert shares[f"{first} {assembly}"] == shares[f"{first} {plain}"] == 0.4
+    assert shares[f"{first} {names[prefetch]}"] == shares[f"{first} {names[even]}"] == 0.3
 
 
 def test_names_of_statements_outlast_other_edits() -> None:
