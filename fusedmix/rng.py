@@ -65,6 +65,7 @@ ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an i
 ROUNDER_BITS = 0x4B400000  # which is then what the bits exceed this by
 TURN_BITS = 14  # GridMask's cosine and sine are integers of 2**-14: times 2**16 half pixels they fit 31 bits
 TAP_BITS = 15  # pixels of byte images lie whole 2**-15ths between two others: with 8 more bits float32 is exact
+BYTE_STEPS = 2.0 ** (23 - TAP_BITS)  # what kernels add to bytes, whose steps then are whole numbers' in float32's bits
 GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 WHITE_GRAY = sum(GRAY)  # of white: 0.9999
 BELL_BITS = 15  # SmoothMix's weights along an axis are integers of 2**-15, so that their sums are exact

@@ -23,6 +23,8 @@ from .geometry import (
     colored,
     crop_box,
     inverse_affine,
+    lighting,
+    lit,
     source_map,
     whole_translation,
 )
@@ -33,7 +35,7 @@ from .pixel import normalise, round_to
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, unweighed, walked
-from .tiles import differences, family_values, mixed, ranks_for, touched_by
+from .tiles import differences, family_values, joined, mixed, ranks_for, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -210,20 +212,28 @@ def picture(
     even, odd, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
     IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
     TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr,
-    PTX: tl.constexpr,
+    JOINT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
-    known, way: where WALKS, see `walked`; inner: see `sampled`.
+    known, way: where WALKS, see `walked`; inner: see `sampled`. JOINT: between two rows and brighter in one step, whose
+    last places differ from those of two.
     """
+    light = None
+    if COLOR:
+        light = lighting(coloring[0], coloring[1], coloring[3], MOST, WALKS)
     if WALKS:
-        even, odd, value = walked(even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        even, odd, value = walked(
+            even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, light if JOINT else None, PTX
+        )  # fmt: skip
     else:
         value = sampled(
             x, map, limits, y, column, inner, needed, fill_ptr, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS
         )  # fmt: skip
+    if COLOR and not (WALKS and JOINT):
+        value = lit(value, light, MOST, WALKS, PTX)
     if COLOR:
-        value = colored(value, coloring[0], coloring[1], coloring[2], coloring[3], coloring[4], MOST, WALKS, PTX)
+        value = colored(value, coloring[1], coloring[2], coloring[3], coloring[4], PTX)
     elif WALKS:
         weighed, value = value, ()
         for k in tl.static_range(C):
@@ -276,6 +286,10 @@ def augment_kernel(
     RUNS: tl.constexpr = WIDE // VEC  # in a row of it
     # Of short lists every sample of bytes is blended, if with lam = 1: less than a branch and the moves around it.
     ALWAYS: tl.constexpr = BLENDS and WALKS and PAIRED and N <= 2
+    # Steps joined, with other last places, which bytes would show where they lie halfway.
+    JOINT: tl.constexpr = WALKS and DTYPE != tl.uint8
+    AT_ONCE: tl.constexpr = ALWAYS and NORM and JOINT and not SOFT  # blended and normalised
+    LATER: tl.constexpr = NORM and not AT_ONCE
     places = knobs_ptr + (N + 1) * KNOBS
     beyond = fill_ptr + (N + 1) * (2 * C)
     fills = fill_ptr, table_ptr
@@ -397,7 +411,7 @@ def augment_kernel(
                 ranks_i = (field_i, ranks_for(field_i, pixel, method_i, owned, start, N))
             even_i, odd_i, own = picture(
                 even_i, odd_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
-                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, PTX,
+                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, JOINT, PTX,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -411,10 +425,13 @@ def augment_kernel(
                 even_j, odd_j, other = picture(
                     even_j, odd_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
                     inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
-                    WALKS and PAIRED, PAIRS, PTX,
+                    WALKS and PAIRED, PAIRS, JOINT, PTX,
                 )  # fmt: skip
             mixed_i, mixed_j = own, other
-            if ALWAYS:
+            if AT_ONCE:
+                mixed_i = joined(own, other, share_i, norm, C, PTX)
+                mixed_j = joined(other, own, share_j, norm, C, PTX)
+            elif ALWAYS:
                 apart = differences(own, other, C, PTX)
                 mixed_i = mixed(own, other, apart, 1, share_i, C, PTX)
                 mixed_j = mixed(other, own, apart, -1, share_j, C, PTX)
@@ -427,20 +444,20 @@ def augment_kernel(
                 values = family_values(
                     mixed_j, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
-                    False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, PTX,
+                    False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, norm if AT_ONCE else None, PTX,
                 )  # fmt: skip
                 for c in tl.static_range(C):
                     store_channel(
-                        out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, PTX, INTERPRETED
+                        out_j, values[c], pixel, store_j, norm, c, C, PIXELS, OUT_LAST, DTYPE, LATER, PTX, INTERPRETED
                     )
             values = family_values(
                 mixed_i, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
                 ranks_i, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
-                False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, PTX,
+                False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, norm if AT_ONCE else None, PTX,
             )  # fmt: skip
             for c in tl.static_range(C):
                 store_channel(
-                    out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, NORM, PTX, INTERPRETED
+                    out_i, values[c], pixel, mask, norm, c, C, PIXELS, OUT_LAST, DTYPE, LATER, PTX, INTERPRETED
                 )
             begin += NEXT_TILE
             start += NEXT_TILE

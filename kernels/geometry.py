@@ -17,6 +17,7 @@ from .sampling import below, sin_half_pi
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 TAP_STEPS = tl.constexpr(2.0**rng.TAP_BITS)
+BYTE_STEPS = tl.constexpr(rng.BYTE_STEPS)
 RED, GREEN, BLUE = (tl.constexpr(weight) for weight in rng.GRAY)
 WHITE_GRAY = tl.constexpr(rng.WHITE_GRAY)
 
@@ -139,29 +140,45 @@ def saturated(a, b, c, PTX: tl.constexpr):
 
 
 @triton.jit
-def colored(
-    value, brightness, contrast, saturation, pivot, grayscale, MOST: tl.constexpr, WEIGHED: tl.constexpr,
-    PTX: tl.constexpr,
-):  # fmt: skip
-    """Brightness, contrast about `pivot` and saturation of RGB in [0, MOST], in shares of MOST, as `pivot` is.
-
-    A contrast that cannot lead beyond, `step` times what is bright plus `rise`, is joined with the saturation. Where
-    grayscale is not 0, saturation is 0. WEIGHED: values come as by taps.weighed. PTX: see `arch_of` in launch.py.
-    """
-    scale = tl.div_rn(brightness, brightness * 0.0 + MOST)
-    shift = scale * 0.0
+def lighting(brightness, contrast, pivot, MOST: tl.constexpr, WEIGHED: tl.constexpr):
+    """(scale, shift) that make shares of white of values in [0, MOST], brighter and steeper: see `colored`."""
+    scale, steep = tl.div_rn(brightness, brightness * 0.0 + MOST), contrast > 1.0
+    scale = tl.where(steep, scale * contrast, scale)
+    shift = tl.where(steep, (1.0 - contrast) * pivot, 0.0)
+    if MOST == 255:
+        shift -= scale * BYTE_STEPS
     if WEIGHED:
-        scale, shift = scale * (1.0 / TAP_STEPS), scale * (-8388608.0 / TAP_STEPS)
+        scale *= 1.0 / TAP_STEPS
+    return scale, shift
+
+
+@triton.jit
+def lit(value, light, MOST: tl.constexpr, WEIGHED: tl.constexpr, PTX: tl.constexpr):
+    """The first step of `colored`. light: as `lighting` gives it."""
     bright = ()
     for c in tl.static_range(3):
-        bright = bright + (saturated(value[c], scale, shift, PTX),)
-    rise = (1.0 - contrast) * pivot
-    if contrast > 1.0:
-        steep = ()
-        for c in tl.static_range(3):
-            steep = steep + (saturated(bright[c], contrast, rise, PTX),)
-        bright = steep
-    step, rise = tl.where(contrast > 1.0, 1.0, contrast), tl.where(contrast > 1.0, 0.0, rise)
+        start = value[c] + BYTE_STEPS if MOST == 255 and not WEIGHED else value[c]
+        bright = bright + (saturated(start, light[0], light[1], PTX),)
+    return bright
+
+
+@triton.jit
+def lit_between(even, odd, weight, light, PTX: tl.constexpr):
+    """`lit` of what lies between two rows, as by taps.weighed, without a step for that, whose rounding is left out."""
+    share = weight * light[0]
+    return saturated(odd, share, fused(even, light[0] - share, light[1], PTX), PTX)
+
+
+@triton.jit
+def colored(bright, contrast, saturation, pivot, grayscale, PTX: tl.constexpr):
+    """Brightness, contrast about `pivot` and saturation of RGB, in shares of white, as `pivot` is.
+
+    A contrast above 1 is joined with the brightness (`lit`, whose result `bright` is), since it leads what is white
+    beyond white; one that cannot lead beyond, `step` times what is bright plus `rise`, with the saturation. Where
+    grayscale is not 0, saturation is 0. PTX: see `arch_of` in launch.py.
+    """
+    steep = contrast > 1.0
+    step, rise = tl.where(steep, 1.0, contrast), tl.where(steep, 0.0, (1.0 - contrast) * pivot)
     saturation = tl.where(grayscale != 0, 0.0, saturation)
     own, gray = saturation * step, (1.0 - saturation) * step
     rest = fused(bright[2], gray * BLUE, rise * (saturation + (1.0 - saturation) * WHITE_GRAY), PTX)

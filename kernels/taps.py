@@ -8,7 +8,7 @@ import triton.language as tl
 
 from fusedmix import recipe, rng
 
-from .geometry import TAP_STEPS, folded, held, located
+from .geometry import TAP_STEPS, folded, held, lit_between, located
 from .pixel import BYTE_BASE, ROUNDER, fused, less, to_float
 from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
 
@@ -16,6 +16,7 @@ BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
 TAP_STEPS_INT = tl.constexpr(1 << rng.TAP_BITS)
 SECTOR = tl.constexpr(32)  # bytes that memory gives at a time
+NEAR = tl.constexpr(0.98)  # columns of the source, from a pixel's place to the next one's: with rounding, 3 are not 4
 KNOWN_ROWS = tl.constexpr(32)  # of a program that walks: one a thread of a warp
 
 
@@ -127,23 +128,17 @@ def between_bytes(
 
 
 @triton.jit
-def by_pairs(values, R: tl.constexpr, VEC: tl.constexpr):
-    """[R, VEC] of VEC // 2 tensors [R], each twice."""
-    lanes = ()
+def weighed_words(spots, bits, weights, PLANE: tl.constexpr, EACH: tl.constexpr, PTX: tl.constexpr):
+    """`weighed` of bytes, by `columns_of`: EACH pixels of two words. PLANE: words beyond `spots`."""
+    R: tl.constexpr = bits.shape[0]
+    VEC: tl.constexpr = bits.shape[1]
+    words = ()
     for k in tl.static_range(VEC):
-        lanes = lanes + (values[k // 2],)
-    return interleaved(lanes, R, VEC)
-
-
-@triton.jit
-def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, PTX: tl.constexpr):
-    """`weighed` of bytes, two pixels' at a time, by `columns_of`. PLANE: words beyond `spots`."""
-    both = ()
-    for k in tl.static_range(bits.shape[1] // 2):
-        low = tl.load(spots[k] + PLANE).to(tl.uint32, bitcast=True)
-        high = tl.load(spots[k] + (PLANE + 1)).to(tl.uint32, bitcast=True)
-        both = both + (high.to(tl.uint64) << 32 | low.to(tl.uint64),)
-    pair = (by_pairs(both, bits.shape[0], bits.shape[1]) >> bits.to(tl.uint64)).to(tl.uint32)
+        if k % EACH == 0:
+            low = tl.load(spots[k // 2] + PLANE).to(tl.uint32, bitcast=True)
+            high = tl.load(spots[k // 2] + (PLANE + 1)).to(tl.uint32, bitcast=True)
+        words = words + (high.to(tl.uint64) << 32 | low.to(tl.uint64),)
+    pair = (interleaved(words, R, VEC) >> bits.to(tl.uint64)).to(tl.uint32)
     if PTX:
         value = tl.inline_asm_elementwise(
             "dp2a.lo.u32.u32 $0, $1, $2, $3;", "=r,r,r,r", [weights, pair, pair * 0 + BYTE_BASE], tl.int32, True, 1
@@ -155,23 +150,40 @@ def weighed_pairs(spots, bits, weights, PLANE: tl.constexpr, PTX: tl.constexpr):
 
 
 @triton.jit
+def channels_of_words(
+    spots, begin, bits, weights, C: tl.constexpr, PLANE: tl.constexpr, EACH: tl.constexpr, PTX: tl.constexpr
+):  # fmt: skip
+    """`weighed_words` of each channel, `begin` words beyond `spots`. PLANE: words of a channel."""
+    here = ()
+    for k in tl.static_range(len(spots)):
+        here = here + (spots[k] + begin,)
+    value = ()
+    for k in tl.static_range(C):
+        value = value + (weighed_words(here, bits, weights, k * PLANE, EACH, PTX),)
+    return value
+
+
+@triton.jit
 def row_between(
     row, columns, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     PAIRS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """One row of byte images between its columns, as by `weighed`: C float32 tensors. row: a scalar."""
-    value = ()
     if PAIRS:
-        spots, bits, weights = columns
-        here = ()
-        for k in tl.static_range(bits.shape[1] // 2):
-            here = here + (spots[k] + row * (IN_W // 4),)
-        for k in tl.static_range(C):
-            value = value + (weighed_pairs(here, bits, weights, k * (IN_H * IN_W // 4), PTX),)
+        PLANE: tl.constexpr = IN_H * IN_W // 4
+        spots, bits, weights, near = columns
+        begin = row.to(tl.uint32) * (IN_W // 4)  # not below 0, which spares instructions
+        if bits.shape[1] < 4:
+            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 2, PTX)
+        elif near:
+            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 4, PTX)
+        else:
+            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 2, PTX)
     else:
         spots, right = columns
         NEXT: tl.constexpr = C if IN_LAST else 1
         here = spots + row * (IN_W * NEXT)
+        value = ()
         for k in tl.static_range(C):
             value = value + (weighed(here + k * (1 if IN_LAST else IN_H * IN_W), right, None, NEXT),)
     return value
@@ -186,22 +198,26 @@ def columns_of(
 
     (spots, right): pointers to the left neighbours in the first row of x; how far right of them, [R, VEC]. With PAIRS,
     where neighbours are so near each other in the source that two words hold all four bytes between which they lie,
-    (spots, bits, weights): pointers to the first words, VEC // 2 tensors [R]; where in both words a pixel's bytes
-    begin, [R, VEC]; their weights, the left one's in the lower half.
+    (spots, bits, weights, near): pointers to the first words, VEC // 2 tensors [R]; where in both words a pixel's bytes
+    begin, [R, VEC]; their weights, the left one's in the lower half; whether two words even hold the bytes of four.
     """
     lefts, rights = (), ()
     for k in tl.static_range(VEC):
         left, right = between_columns(place_along(map, limits, lot + tl.arange(0, R) * VEC + k, False), IN_W)
         lefts, rights = lefts + (left,), rights + (right,)
     if PAIRS:
+        near = tl.abs(map[0]) <= NEAR
         spots, bits, weights = (), (), ()
         for k in tl.static_range(VEC):
-            word = tl.minimum(tl.minimum(lefts[k], lefts[k ^ 1]) // 4, IN_W // 4 - 2)
+            first = tl.minimum(lefts[k], lefts[k ^ 1])
+            if VEC >= 4:
+                first = tl.where(near, tl.minimum(first, tl.minimum(lefts[k ^ 2], lefts[k ^ 3])), first)
+            word = tl.minimum(first // 4, IN_W // 4 - 2)
             if k % 2 == 0:
                 spots = spots + (x.to(tl.pointer_type(tl.int32)) + word,)
             bits = bits + ((lefts[k] - word * 4) * 8,)
             weights = weights + (rights[k] * 65535 + TAP_STEPS_INT,)
-        found = spots, interleaved(bits, R, VEC), interleaved(weights, R, VEC)
+        found = spots, interleaved(bits, R, VEC), interleaved(weights, R, VEC), near
     else:
         found = x + interleaved(lefts, R, VEC) * (C if IN_LAST else 1), interleaved(rights, R, VEC)
     return found
@@ -265,9 +281,11 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
 @triton.jit
 def walked(
     even, odd, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
-    PAIRS: tl.constexpr, PTX: tl.constexpr,
+    PAIRS: tl.constexpr, light, PTX: tl.constexpr,
 ):  # fmt: skip
     """`between_bytes` of one row, still as by `weighed`, and what the next can go on from: (even, odd, value).
+
+    light: None, or what to make of it, see `lit_between`.
 
     even, odd: the two rows of source that the row before lay between, as `row_between` gives them. Each stays in its
     place while it is needed, since moves cost as much as weighing. known: which it is of the rows; way: what `rows_of`,
@@ -291,7 +309,11 @@ def walked(
         odd = row_between(top | 1, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
     value = ()
     for k in tl.static_range(C):
-        value = value + (fused(weight, less(odd[k], even[k], PTX), even[k], PTX),)
+        if light is None:
+            between = fused(weight, less(odd[k], even[k], PTX), even[k], PTX)
+        else:
+            between = lit_between(even[k], odd[k], weight, light, PTX)
+        value = value + (between,)
     return even, odd, value
 
 

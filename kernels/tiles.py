@@ -25,7 +25,7 @@ from .choices import (
 )
 from .masks import inside_row
 from .mix import METHOD_CUTMIX, METHOD_MIXUP, METHOD_NONE
-from .pixel import alone, fused, less, to_float
+from .pixel import alone, fused, less, normalise, to_float
 from .regions import (
     bilinear,
     from_bits,
@@ -212,6 +212,12 @@ def is_near(
 
 
 @triton.jit
+def normalised(value, norm, CHANNEL: tl.constexpr, C: tl.constexpr, PTX: tl.constexpr):
+    """A tile of a channel, of C, by norm as for `joined`; as it is where that is None."""
+    return value if norm is None else normalise(value, norm[CHANNEL], norm[C + CHANNEL], PTX)
+
+
+@triton.jit
 def unhoisted(x, PTX: tl.constexpr):
     """x, of which compilers do not know that a loop leaves it as it is: what follows from it would take registers."""
     if PTX:
@@ -224,7 +230,7 @@ def replace_region(
     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
     CODE: tl.constexpr, KINDS: tl.constexpr, BILINEAR: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, norm,
     PTX: tl.constexpr,
 ):  # fmt: skip
     """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
@@ -249,7 +255,7 @@ def replace_region(
                     filling = fill_of(
                         region, fills, first + c * PIXELS, y, x, channels[c], KINDS, C, W, PIXELS, RUNS, R, VEC, PTX
                     )
-                result = result + (tl.where(taken, filling, values[c]),)
+                result = result + (tl.where(taken, normalised(filling, norm, c, COUNT, PTX), values[c]),)
             values = result
     return values
 
@@ -283,12 +289,22 @@ def mixed(own, other, apart, SIGN: tl.constexpr, lam, COUNT: tl.constexpr, PTX: 
 
 
 @triton.jit
+def joined(own, other, lam, norm, C: tl.constexpr, PTX: tl.constexpr):
+    """`mixed` tiles of C channels, that are finite, and normalised. norm: means, then inverse deviations, scalars."""
+    values = ()
+    for c in tl.static_range(C):
+        rest = fused(other[c], (1.0 - lam) * norm[C + c], -(norm[c] * norm[C + c]), PTX)
+        values = values + (fused(own[c], lam * norm[C + c], rest, PTX),)
+    return values
+
+
+@triton.jit
 def family_values(
     own, other, x_other, method, lam, region, erased, place, lot, first, element, along, y, x, ranks, channels, fills,
     CHOICES: tl.constexpr, N: tl.constexpr, ERASED: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, CENTRE: tl.constexpr,
     IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, R: tl.constexpr,
-    VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, PTX: tl.constexpr,
+    VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, norm, PTX: tl.constexpr,
 ):  # fmt: skip
     """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
 
@@ -313,13 +329,13 @@ def family_values(
                 values = replace_region(
                     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
                     halves(CHOICES)[half][k], kinds_of(CHOICES, halves(CHOICES)[half][k]), any_bilinear(CHOICES), C,
-                    H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, PTX,
+                    H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, norm, PTX,
                 )  # fmt: skip
     if ERASED[0] != 0:
         values = replace_region(
             values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASED[0],
             kinds_of(ERASED, ERASED[0]), False, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-            PTX,
+            norm, PTX,
         )  # fmt: skip
     return values
 

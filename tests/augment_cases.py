@@ -110,9 +110,13 @@ def check(
     offset: int = 0,
     sample_offset: int = 0,
     launch: Launch | None = None,
+    by_table: bool = False,
     tolerance: tuple[float, float] = EXACT,
 ) -> Result:
-    """Runs one call and holds it to the reference: plan, rows and every pixel, bit for bit unless told otherwise."""
+    """Runs one call and holds it to the reference: plan, rows and every pixel, bit for bit unless told otherwise.
+
+    by_table: the launch is that of kernels/config.py.
+    """
     x, y = images(shape, dtype, channels_last), targets(form, shape[0])
     if dtype.is_floating_point and case.placement.color is not None:
         x = x / 255
@@ -144,7 +148,7 @@ def check(
         tuple(None if t is None else t.to(device) for t in extras),
     )  # fmt: skip
     if implementation == "kernel":
-        launch_augment_into(*arguments, launch=launch or Launch(128, 1, 4))
+        launch_augment_into(*arguments, launch=None if by_table else launch or Launch(128, 1, 4))
     else:
         with without_native() if implementation == "numpy" else nullcontext():
             cpu.augment_into(*arguments)

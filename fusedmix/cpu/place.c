@@ -200,36 +200,27 @@ static inline float between_0_and_1(float value)
 }
 
 /* A row in colour, in shares of white, at `to`, which may be `from`. factor: brightness, contrast, saturation, pivot,
-whether gray. steep: whether contrast may lead beyond black and white, and is clamped by itself. */
-static inline void color_steps(const Placing *p, const float *factor, int steep, const float *from, float *to)
+whether gray. */
+static APART const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
 {
     static const float weight[] = GRAY;
     int64_t n = p->width;
-    float scale = factor[0] / p->most, contrast = factor[1], rise = (1 - contrast) * factor[3];
+    float contrast = factor[1], rise = (1 - contrast) * factor[3], base = p->most == 255 ? BYTE_STEPS : 0;
+    int steep = contrast > 1;   /* is joined with the brightness, else with the saturation */
+    float scale = factor[0] / p->most * (steep ? contrast : 1), shift = (steep ? rise : 0) - scale * base;
     float saturation = factor[4] ? 0 : factor[2], others = 1 - saturation;
     float own = steep ? saturation : saturation * contrast, gray = steep ? others : others * contrast;
-    float base = steep ? 0 : rise * (saturation + others * (float)WHITE_GRAY);
+    float start = steep ? 0 : rise * (saturation + others * (float)WHITE_GRAY);
     float red = gray * weight[0], green = gray * weight[1], blue = gray * weight[2];
     for (int64_t x = 0; x < n; x++) {
-        float r = between_0_and_1(from[x] * scale), g = between_0_and_1(from[n + x] * scale);
-        float b = between_0_and_1(from[2 * n + x] * scale);
-        if (steep) {
-            r = between_0_and_1(fmaf(r, contrast, rise)), g = between_0_and_1(fmaf(g, contrast, rise));
-            b = between_0_and_1(fmaf(b, contrast, rise));
-        }
-        float rest = fmaf(r, red, fmaf(g, green, fmaf(b, blue, base)));
+        float r = between_0_and_1(fmaf(from[x] + base, scale, shift));
+        float g = between_0_and_1(fmaf(from[n + x] + base, scale, shift));
+        float b = between_0_and_1(fmaf(from[2 * n + x] + base, scale, shift));
+        float rest = fmaf(r, red, fmaf(g, green, fmaf(b, blue, start)));
         to[x] = between_0_and_1(fmaf(r, own, rest));
         to[n + x] = between_0_and_1(fmaf(g, own, rest));
         to[2 * n + x] = between_0_and_1(fmaf(b, own, rest));
     }
-}
-
-static APART const float *color_row(const Placing *p, const float *factor, const float *from, float *to)
-{
-    if (factor[1] > 1)
-        color_steps(p, factor, 1, from, to);
-    else
-        color_steps(p, factor, 0, from, to);
     return to;
 }
 

@@ -120,15 +120,16 @@ def colored(
 ) -> list[Tensor]:  # fmt: skip
     """Brightness, contrast about `pivot` and saturation of RGB in [0, most], in shares of `most`, as `pivot` is.
 
-    A contrast that cannot lead beyond, `step` times what is bright plus `rise`, is joined with the saturation. Where
-    grayscale is true, saturation is 0.
+    A contrast above 1 is joined with the brightness, since it leads what is white beyond white; one that cannot lead
+    beyond, `step` times what is bright plus `rise`, with the saturation. Where grayscale is true, saturation is 0.
+    Kernels have bytes plus `base` in their hands.
     """
-    scale = brightness / number(most, brightness)
-    bright = [(channel * scale).clamp(0, 1) for channel in value]
-    step, rise, steep = contrast, (1 - contrast) * pivot, contrast > 1
-    if steep.any():
-        bright = [torch.where(steep, fma(channel, step, rise).clamp(0, 1), channel) for channel in bright]
-        step, rise = torch.where(steep, 1.0, step), torch.where(steep, 0.0, rise)
+    base = rng.BYTE_STEPS if most == 255 else 0.0
+    scale, rise, steep = brightness / number(most, brightness), (1 - contrast) * pivot, contrast > 1
+    scale = torch.where(steep, scale * contrast, scale)
+    shift = torch.where(steep, rise, 0.0) - scale * base
+    bright = [fma(channel + base, scale, shift).clamp(0, 1) for channel in value]
+    step, rise = torch.where(steep, 1.0, contrast), torch.where(steep, 0.0, rise)
     saturation = torch.where(grayscale, 0.0, saturation)
     own, gray = saturation * step, (1 - saturation) * step
     rest = rise * (saturation + (1 - saturation) * number(rng.WHITE_GRAY, rise))
