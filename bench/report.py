@@ -57,7 +57,8 @@ def render_cpu(cpu: Json) -> list[str]:
     lines = [
         f"On a CPU ({env['cpu']}, 2 threads, {versions}), as multiples of the time of `out.copy_(x)` into warm memory "
         "in the same interleaved run; float32, int64 classes to dense rows. Every contender's images and rows were "
-        "checked before it was timed. \"fresh\" returns new tensors, whose memory alone costs what `x.clone()` costs.",
+        "checked before it was timed. \"fresh\" returns new tensors: the memory of `x.clone()` "
+        "costs several copies, that of fusedmix less where the system hands it large pages on request.",
         "",
     ]  # fmt: skip
     for method in ("cutmix", "mixup"):

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .layout import as_dense, is_channels_last
+from .layout import as_dense, is_channels_last, on_large_pages
 from .recipe import (
     METHOD_MIXUP,
     PLAN_BOX,
@@ -68,12 +68,13 @@ def allocate_image(
 ) -> Tensor:
     """An empty tensor for the mixed images, in x's dtype, layout and size unless told otherwise."""
     if out_dtype is None and channels_last is None and size is None and x.is_contiguous():
-        return torch.empty_like(x)
+        return on_large_pages(torch.empty_like(x))
     last = is_channels_last(x) if channels_last is None else channels_last
-    return torch.empty(
+    image = torch.empty(
         x.shape if size is None else (*x.shape[:2], *size), dtype=out_dtype or x.dtype, device=x.device,
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )  # fmt: skip
+    return on_large_pages(image)
 
 
 def allocate_target(target: Tensor | None, recipe: Recipe) -> Tensor | None:
@@ -81,10 +82,10 @@ def allocate_target(target: Tensor | None, recipe: Recipe) -> Tensor | None:
     if target is None:
         return None
     if target.dim() == 2:
-        return torch.empty_like(target, dtype=torch.float32)
+        return on_large_pages(torch.empty_like(target, dtype=torch.float32))
     if recipe.num_classes == 0:
         return torch.empty_like(target)
-    return target.new_empty((target.shape[0], recipe.num_classes), dtype=torch.float32)
+    return on_large_pages(target.new_empty((target.shape[0], recipe.num_classes), dtype=torch.float32))
 
 
 def allocate_plan(x: Tensor, recipe: Recipe, geometry: Geometry | None = None) -> Tensor:

@@ -1,7 +1,10 @@
 """The public calls: forms of input and output, and a clear error for each bad one, with nothing written."""
 
 import copy
+import mmap
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ from fusedmix import (
     fused_random_erasing,
     fused_resizemix,
     fused_smoothmix,
+    layout,
 )
 
 X = torch.rand(6, 3, 8, 10, generator=torch.Generator().manual_seed(0))
@@ -120,6 +124,37 @@ def test_normalise() -> None:
     last = plan.apply(x, memory_format=torch.channels_last, mean=mean, std=std, out_dtype=torch.bfloat16)
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(last, out.bfloat16())
+
+
+def test_new_results_ask_for_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages that lie in them, where they are large; nothing is asked for the caller's own memory."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(layout, "ask_for_large_pages", lambda: lambda *what: asked.append(what))
+    x, y = torch.rand(8, 3, 224, 224), torch.arange(8)
+    out, rows = fused_cutmix(x, y, num_classes=1 << 18)
+    for result, (start, size) in zip((out, rows), asked, strict=True):
+        assert result.nbytes >= layout.LARGE
+        assert start % mmap.PAGESIZE == 0
+        assert 0 <= start - result.data_ptr() < mmap.PAGESIZE
+        assert start + size == result.data_ptr() + result.nbytes
+    asked.clear()
+    fused_cutmix(x, out=out)
+    fused_cutmix(x[:4], y[:4], num_classes=10)
+    fused_cutmix(x, inplace=True)
+    assert not asked
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages to ask for")
+def test_large_pages_are_advised() -> None:
+    """As the kernel lists the mapping that the result lies in: "hg" among its flags."""
+    out = fused_cutmix(torch.rand(64, 3, 224, 224))
+    address, inside, flags = out.data_ptr() + out.nbytes // 2, False, ""
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            flags = line
+    assert " hg" in flags
 
 
 def test_layout_of_the_result_follows_x() -> None:
