@@ -23,10 +23,10 @@ HOLES    5       sample                       0-3   box (16 * hole + try): area,
 ERASE    6       own index                    0     erase: erased when unit(word) < p; 1: key of the noise
 REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
-NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n):
-                                                    bits 31..9: how rare so large a number is (`normal_table`);
-                                                    bit 0: sign; seed = the key drawn as word 1 (mixed: SAMPLE
-                                                    word 1)
+NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n),
+                                                    by NOISE_ROUNDS: bit 31: sign; bits 30..8: how rare so large
+                                                    a number is (`normal_table`); seed = the key drawn as word 1
+                                                    (mixed: SAMPLE word 1)
 CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
                                                     row and column of try 0
 FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;
@@ -59,6 +59,7 @@ STREAM_CROP, STREAM_FLIP, STREAM_AFFINE, STREAM_SHEAR, STREAM_COLOR = 10, 11, 12
 STREAM_STEP = 16  # between the numbers of one stream
 TRIES = 10  # boxes drawn before Random Erasing gives up, and a random resized crop takes the central one
 TRY_STEP = 16  # between the holes of a sample
+ROUNDS, NOISE_ROUNDS = 10, 7  # of Philox4x32; 7 pass the tests of BigCrush (Salmon et al., SC 2011), 10 are usual
 ROUND_A, ROUND_B, KEY_A, KEY_B = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85  # of Philox4x32
 GOLDEN, MIX_A, MIX_B = 0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35  # hash of a cell: MurmurHash3's finaliser (Appleby)
 ROUNDER = 12582912.0  # 1.5 * 2**23: adding it to a small float32 rounds to an integer, halves to even
@@ -80,7 +81,7 @@ SQRT_HALF_BITS = 0x3F3504F3  # float32 sqrt(1/2): mantissas are taken in [sqrt(1
 ONE_BITS = 0x3F800000
 LOG_POLY = tuple(2.0 / (2 * k + 1) for k in range(5))  # ln m = s * P(s*s), s = (m-1)/(m+1); error z**5 / 11 < 2e-9
 EXP_POLY = tuple(1.0 / math.factorial(k) for k in range(8))  # |r| <= ln2/2: error r**8 / 8! < 6e-9
-BELL_POLY = EXP_POLY[:6]  # error r**6 / 720 < 3e-6, for weights of 15 bits
+BELL_POLY = (1.0, 0.69312419, 0.24024099, 0.05590643, 0.00958285)  # 2**f, |f| <= 1/2; error 3e-6 for weights of 15 bits
 EXPM1_POLY = tuple((-1.0) ** k / math.factorial(k + 1) for k in range(6))  # 1 - e**-L = L * P(L), L < 1/4: 5e-8
 SIN_POLY = tuple((-1.0) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(6))
 BETA_MAX_LOG = 85.0  # e**-85 = 1.2e-37: keeps the small side a normal float32, never zero

@@ -323,14 +323,19 @@ def augment_kernel(
             run, line = run % RUNS, run // RUNS
         run *= VEC
         start = begin + (line * W + run if TALL > 1 else run)
-        i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
+        i, j, not_mine = owned_samples(
+            q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, PAIRED, BY_SAMPLE
+        )
+        if PAIRED and BY_SAMPLE:  # noqa: SIM102, a branch of constants: compiled in or not
+            if not_mine:
+                return
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
         out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
         field_i = field_ptr + i.to(tl.int64) * PIXELS if field_ptr is not None else None
         field_j = field_ptr + j.to(tl.int64) * PIXELS if field_ptr is not None else None
-        owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
+        owned = n_units * ALIGN
         owned_j = tl.where(j != i, owned, 0)
 
         which = tl.arange(0, 2)  # both samples at once, one per element of a tensor of two

@@ -23,7 +23,7 @@ MIN_TILES = 4  # of a sample, below which a program gets half the warps
 MAX_TILES = 16  # of a pair, with NUM_WARPS
 WAVES = 4  # of programs, one after the other on a multiprocessor, so that the last do not leave many idle for long
 WARPS, HEAVY_WARPS = 24, 8  # that run on a multiprocessor at a time, about: of up to MAX_REGISTERS and HEAVY_REGISTERS
-WALKED_PIXELS, COLORED_PIXELS = 256, 1024  # of a thread that walks down rows, in all images; colour has more draws
+WALKED_PIXELS, COLORED_PIXELS = 256, 2048  # of a thread that walks down rows, in all images; colour has more draws
 
 
 def launch_for(

@@ -97,6 +97,7 @@ def family_kernel(
     R: tl.constexpr = BLOCK // VEC
     RUNS: tl.constexpr = VEC % 4 == 0 and PIXELS % VEC == 0 and not OUT_LAST
     PLANE: tl.constexpr = H * ROW
+    WIDEN: tl.constexpr = PTX if BLENDS or SOFT else 0  # else compilers see that most values stay as they are
     BY_SAMPLE: tl.constexpr = not PAIRED or REPLAY or KIND == EXACT  # else by pair: both samples are the program's
 
     if pid < row_programs:
@@ -114,7 +115,12 @@ def family_kernel(
         place = begin % PLANE
         start = begin + tl.arange(0, R)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
-        i, j = owned_samples(q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, BY_SAMPLE)
+        i, j, not_mine = owned_samples(
+            q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS, PAIRED, BY_SAMPLE
+        )
+        if PAIRED and BY_SAMPLE:  # noqa: SIM102, a branch of constants: compiled in or not
+            if not_mine:
+                return
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
@@ -122,7 +128,7 @@ def family_kernel(
         fills = fill_ptr, table_ptr
         field_i = field_ptr + i.to(tl.int64) * PIXELS if field_ptr is not None else None
         field_j = field_ptr + j.to(tl.int64) * PIXELS if field_ptr is not None else None
-        owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
+        owned = n_units * ALIGN
         owned_j = tl.where(j != i, owned, 0)
 
         which = tl.arange(0, 2)  # both samples at once, one per element of a tensor of two
@@ -168,19 +174,19 @@ def family_kernel(
                     )  # fmt: skip
                     store_j = touched_j & store_j
                 needed = store_i | store_j
-                own = to_float(tl.load(x_i + src, mask=needed, other=0))
-                other = to_float(tl.load(x_j + src, mask=needed, other=0))
+                own = to_float(tl.load(x_i + src, mask=needed, other=0), WIDEN)
+                other = to_float(tl.load(x_j + src, mask=needed, other=0), WIDEN)
                 value_j = family_values(
                     (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, None, start, element, along, y,
                     x, ranks_j, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W,
                     PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, None, PTX,
                 )[0]  # fmt: skip
             else:
-                own = to_float(tl.load(x_i + src, mask=store_i, other=0))
+                own = to_float(tl.load(x_i + src, mask=store_i, other=0), WIDEN)
                 other = own
                 if MIXES:
                     needs = touched_i & (start < tl.where(drops(method_i), 0, owned))
-                    other = to_float(tl.load(x_j + src, mask=needs, other=0))
+                    other = to_float(tl.load(x_j + src, mask=needs, other=0), WIDEN)
             value_i = family_values(
                 (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, None, start, element, along, y, x,
                 ranks_i, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W, PIXELS,

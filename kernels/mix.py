@@ -22,6 +22,7 @@ from .sampling import (
     MATCHING,
     STREAM_BOX,
     STREAM_SAMPLE,
+    beside,
     cut_side,
     draw_h,
     drawn_mate,
@@ -67,21 +68,27 @@ def sample_mate(
 @triton.jit
 def owned_samples(
     q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND: tl.constexpr, REPLAY: tl.constexpr,
-    COLUMNS: tl.constexpr, BY_SAMPLE: tl.constexpr,
+    COLUMNS: tl.constexpr, PAIRED: tl.constexpr, BY_SAMPLE: tl.constexpr,
 ):  # fmt: skip
-    """The samples (i, j) of pair number q, or sample q and its partner."""
+    """The samples (i, j) of pair number q, or sample q and its partner, and whether the pair is the partner's."""
+    not_mine = False
     if not BY_SAMPLE and KIND == MATCHING:
         i, j = matching_pair(draw_h(seed, offset, sample_offset, B), q, B)
     elif not BY_SAMPLE:
         i, j = q, B - 1 - q
+    elif PAIRED and KIND == EXACT and not REPLAY:  # of the one with the lower key, so that no other is sought
+        rank, upper, _ = beside(seed, offset, sample_offset, q + tl.arange(0, 1), B, True, False)
+        i, j = q, tl.max(upper, 0)
+        not_mine = tl.max(rank, 0) % 2 == 1
     else:
         block = q + tl.arange(0, 1)
-        i = q
         mate = sample_mate(
             block, block < B, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, COLUMNS
         )
-        j = tl.max(mate, 0)
-    return i, j
+        i, j = q, tl.max(mate, 0)
+        if PAIRED:
+            not_mine = j < i
+    return i, j, not_mine
 
 
 @triton.jit
@@ -404,15 +411,18 @@ def mix_kernel(
         tile = (pid - row_programs) % sample_programs
         start = tile * (TILES * BLOCK) + tl.arange(0, BLOCK // VEC)[:, None] * VEC
         lane = tl.arange(0, VEC)[None, :]
-        i, j = owned_samples(
-            q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, PLAN_COLUMNS, BY_SAMPLE
+        i, j, not_mine = owned_samples(
+            q, plan_ptr, partner_ptr, seed, offset, sample_offset, B, KIND, REPLAY, PLAN_COLUMNS, PAIRED, BY_SAMPLE
         )
+        if PAIRED and BY_SAMPLE:  # noqa: SIM102, a branch of constants: compiled in or not
+            if not_mine:
+                return
         x_i = x_ptr + i.to(tl.int64) * x_units * ALIGN
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
         out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
         # Ends of the runs of elements to walk; 0 walks nothing. A multiple of ALIGN keeps masked accesses wide.
-        owned = tl.where((j >= i) | (not PAIRED), n_units, 0) * ALIGN if BY_SAMPLE else n_units * ALIGN
+        owned = n_units * ALIGN
 
         if PAIRED and not SKIP:  # the first tile is on its way while the parameters are drawn
             src = source(start + lane, C, PIXELS, TRANSPOSE)

@@ -1,10 +1,11 @@
-"""Philox4x32-10 words, addressed as the table in `fusedmix.rng` says."""
+"""Philox4x32 words, addressed as the table in `fusedmix.rng` says."""
 
 import triton
 import triton.language as tl
 
 from fusedmix import rng
 
+NOISE_ROUNDS = tl.constexpr(rng.NOISE_ROUNDS)
 ROUND_A, ROUND_B = tl.constexpr(rng.ROUND_A), tl.constexpr(rng.ROUND_B)
 KEY_A, KEY_B = tl.constexpr(rng.KEY_A), tl.constexpr(rng.KEY_B)
 
@@ -27,10 +28,10 @@ def words_at(seed, offset, index, stream):
 
 @triton.jit
 def words_of(key, stream, PTX: tl.constexpr):
-    """`words_at` of the seed `key`, a uint32 scalar, and zeros, so that the first rounds are scalar. PTX: `product`."""
+    """Words of NOISE_ROUNDS, as `words_at` of the seed `key`, a uint32 scalar, and zeros. PTX: see `product`."""
     key_a, key_b = key, key * 0
     a, b, c, d = key_b, key_b, key_b, stream.to(tl.uint32)
-    for _ in tl.static_range(10):
+    for _ in tl.static_range(NOISE_ROUNDS):
         low_a, high_a = product(a, ROUND_A, PTX)
         low_c, high_c = product(c, ROUND_B, PTX)
         a, b, c, d = high_c ^ b ^ key_a, low_c, high_a ^ d ^ key_b, low_a

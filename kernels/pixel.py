@@ -54,10 +54,18 @@ def less(a, b, PTX: tl.constexpr):
 
 
 @triton.jit
-def to_float(value):
-    """float32 of a pixel; of a byte by way of its bits, since conversions are slower than arithmetic."""
+def to_float(value, PTX: tl.constexpr = 0):
+    """float32 of a pixel; of a byte by way of its bits, since conversions are slower than arithmetic.
+
+    PTX: two bfloat16 numbers by one instruction each, where compilers take three for both.
+    """
     if value.dtype == tl.uint8:
         return (value.to(tl.int32) | BYTE_BASE).to(tl.float32, bitcast=True) - 8388608.0
+    if value.dtype == tl.bfloat16 and PTX:
+        bits = tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [value], tl.int32, True, 2
+        )
+        return bits.to(tl.float32, bitcast=True)
     return value.to(tl.float32)
 
 

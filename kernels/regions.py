@@ -11,7 +11,7 @@ from fusedmix import rng
 
 from .philox import words_of
 from .pixel import BYTE_BASE, ROUNDER, alone
-from .sampling import LN2_HI, LN2_LO, LOG2_E, below, exp, horner, log, open_unit, sin_half_pi, unit
+from .sampling import LOG2_E, below, exp, horner, log, open_unit, sin_half_pi, unit
 
 STREAM_NOISE = tl.constexpr(rng.STREAM_NOISE)
 STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
@@ -28,6 +28,7 @@ ONE_BITS = tl.constexpr(rng.ONE_BITS)
 BELL_POLY = tl.constexpr(rng.BELL_POLY)
 BELL_DEGREE = tl.constexpr(len(rng.BELL_POLY) - 1)
 BELL_SCALE = tl.constexpr(2.0**rng.BELL_BITS)
+BELL_ONE = tl.constexpr(rng.ONE_BITS + (rng.BELL_BITS << 23))  # bits of that
 BELL_UNIT = tl.constexpr(2.0 ** (-2 * rng.BELL_BITS))
 MAX_POWER = tl.constexpr(rng.BETA_MAX_LOG)
 
@@ -198,13 +199,10 @@ def inside_wide_cells(slots, magics, element, lane, y, wanted, W: tl.constexpr, 
 @triton.jit
 def bell(distance, inverse):
     """Gaussian weight at a whole distance, a float32 integer of 2**-15. inverse: 1 / (2 sigma**2)."""
-    power = tl.minimum(distance * distance * inverse, MAX_POWER)
-    n = power * -LOG2_E + ROUNDER
-    k = n - ROUNDER
-    r = -power - k * LN2_HI
-    r = r - k * LN2_LO
-    scale = ((n.to(tl.int32, bitcast=True) << 23) + ONE_BITS).to(tl.float32, bitcast=True)
-    return horner(BELL_POLY, BELL_DEGREE, r) * scale * BELL_SCALE + ROUNDER - ROUNDER
+    power = tl.minimum(distance * distance * inverse, MAX_POWER) * -LOG2_E  # of 2
+    n = power + ROUNDER
+    scale = ((n.to(tl.int32, bitcast=True) << 23) + BELL_ONE).to(tl.float32, bitcast=True)
+    return horner(BELL_POLY, BELL_DEGREE, power - (n - ROUNDER)) * scale + ROUNDER - ROUNDER
 
 
 @triton.jit
@@ -227,19 +225,20 @@ def soft_share(
         first = tl.reshape(element, [R])
         lanes = ()
         for k in tl.static_range(VEC):
-            lanes = lanes + (bell_at((first + k) // STEP, slots[1], slots[3]),)
+            distance = from_centre(first, slots[1]) + k if STEP == 1 else from_centre((first + k) // STEP, slots[1])
+            lanes = lanes + (bell(distance, from_bits(slots[3])),)
         across = interleaved(lanes, R, VEC)
-        down = bell_at(tl.reshape(y, [R]), slots[0], slots[2])[:, None]
+        down = bell(from_centre(tl.reshape(y, [R]), slots[0]), from_bits(slots[2]))[:, None]
     else:
-        across = bell_at((element + along) // STEP, slots[1], slots[3])
-        down = bell_at(y, slots[0], slots[2])
+        across = bell(from_centre((element + along) // STEP, slots[1]), from_bits(slots[3]))
+        down = bell(from_centre(y, slots[0]), from_bits(slots[2]))
     return down * (across * BELL_UNIT)
 
 
 @triton.jit
-def bell_at(place, centre, inverse):
-    """`bell` of whole places on an axis, for slots of a region."""
-    return bell(small_float(place) - small_float(centre), from_bits(inverse))
+def from_centre(place, centre):
+    """Distance of whole places on an axis: float32."""
+    return small_float(place) - small_float(centre)
 
 
 @triton.jit
@@ -306,13 +305,13 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 
 @triton.jit
 def bell_number(word, table_ptr, PTX: tl.constexpr):
-    """A standard normal number by lines of the inverse distribution of sizes; the word's lowest bit is the sign."""
-    u = open_unit(word)
+    """A standard normal number by lines of the inverse distribution of sizes; the word's highest bit is the sign."""
+    u = open_unit(word << 1)
     start = table_ptr.to(tl.pointer_type(tl.int64)) - NORMAL_FIRST
     line = start + (as_bits(u) >> NORMAL_SHIFT).to(tl.uint32, bitcast=True)
     both = tl.load(line)  # its two numbers, by one access
     size = alone(from_bits((both >> 32).to(tl.int32)), u, from_bits(both.to(tl.int32)), PTX)
-    return from_bits(as_bits(size) ^ (word.to(tl.int32, bitcast=True) << 31))
+    return from_bits(as_bits(size) ^ (word & 0x80000000).to(tl.int32, bitcast=True))
 
 
 @triton.jit

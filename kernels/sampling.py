@@ -37,7 +37,7 @@ SIN_DEGREE = tl.constexpr(len(rng.SIN_POLY) - 1)
 BETA_MAX_LOG = tl.constexpr(rng.BETA_MAX_LOG)
 BETA_MAX_RATIO = tl.constexpr(rng.BETA_MAX_RATIO)
 
-KEY_CHUNK = tl.constexpr(256)  # Philox calls per step of a ranking, four keys each
+KEY_CHUNK = tl.constexpr(128)  # Philox calls per step of a ranking, four keys each
 NO_KEY = tl.constexpr(2**63 - 1)
 
 
@@ -142,39 +142,66 @@ def matching_pair(h, q, B):
 
 
 @triton.jit
-def sort_key(four, i):
-    """int64 key of sample i out of its four words: 31 random bits, then the index. Distinct by construction."""
-    w0, w1, w2, w3 = four
-    word = tl.where(i % 4 < 2, tl.where(i % 4 == 0, w0, w1), tl.where(i % 4 == 2, w2, w3))
+def sort_key(word, i):
+    """int64 key of sample i out of its word: 31 random bits, then the index. Distinct by construction."""
     return ((word >> 1).to(tl.int64) << 32) | i.to(tl.int64)
 
 
 @triton.jit
-def ranked(seed, offset, sample_offset, i, B, KIND: tl.constexpr):
-    """Partner of i: int32 [R] by ranking B random keys, without a sort.
+def beside(seed, offset, sample_offset, i, B, ABOVE: tl.constexpr, UNDER: tl.constexpr):
+    """(rank of i's key among B random ones, the samples with the next key above, and below) of i: int32 [R], no sort.
 
-    "permute": i's rank itself. "exact": ranks (0, 1), (2, 3), ... are pairs, so the partner is the key next above for
-    an even rank and next below for an odd one.
+    i itself where there is none; None where not asked for. Each lane keeps its own count and nearest keys, which meet
+    after the loop: as distances less 1, unsigned, so that what lies on the other side is far away.
     """
-    own = sort_key(words(seed, offset, sample_offset + i // 4, STREAM_KEYS), i)[:, None]
-    rank = i * 0
-    above = own * 0 + NO_KEY
-    under = own * 0 - 1
+    w0, w1, w2, w3 = words(seed, offset, sample_offset + i // 4, STREAM_KEYS)
+    word = tl.where(i % 4 < 2, tl.where(i % 4 == 0, w0, w1), tl.where(i % 4 == 2, w2, w3))
+    own = sort_key(word, i)[:, None]
+    reached = tl.zeros([i.shape[0], KEY_CHUNK], tl.int32)  # of keys not above, i's among them
+    above = tl.full([i.shape[0], KEY_CHUNK], NO_KEY, tl.uint64)
+    under = above
     for start in range(0, B, 4 * KEY_CHUNK):
         four = start // 4 + tl.arange(0, KEY_CHUNK)
         drawn = words(seed, offset, sample_offset + four, STREAM_KEYS)
         for w in tl.static_range(4):
             j = 4 * four + w
-            keys = tl.where(j < B, sort_key(drawn, j), NO_KEY)[None, :]
-            rank += tl.sum((keys < own).to(tl.int32), 1)
-            if KIND == EXACT:
-                above = tl.minimum(above, tl.min(tl.where(keys > own, keys, NO_KEY), 1)[:, None])
-                under = tl.maximum(under, tl.max(tl.where(keys < own, keys, -1), 1)[:, None])
+            keys = tl.where(j < B, sort_key(drawn[w], j), NO_KEY)[None, :]
+            beyond = (keys - (own + 1)).to(tl.uint64, bitcast=True)
+            reached += (beyond >> 63).to(tl.int32)
+            if ABOVE:
+                above = tl.minimum(above, beyond)
+            if UNDER:
+                under = tl.minimum(under, ((own - 1) - keys).to(tl.uint64, bitcast=True))
+    rank = tl.sum(reached, 1) - 1
+    upper, lower = None, None
+    if ABOVE:
+        upper = sample_of(own + 1, tl.min(above, 1)[:, None], i, 1)
+    if UNDER:
+        lower = sample_of(own - 1, tl.min(under, 1)[:, None], i, -1)
+    return rank, upper, lower
+
+
+@triton.jit
+def sample_of(start, distance, alone, SIGN: tl.constexpr):
+    """The sample of the key at a distance from `start`; `alone` where that is beyond all keys. [R, 1] to [R]."""
+    key = start + distance.to(tl.int64, bitcast=True) * SIGN
+    there = (distance < NO_KEY) & (key != NO_KEY)
+    return tl.max(tl.where(there, (key & 0x7FFFFFFF).to(tl.int32), alone[:, None]), 1)
+
+
+@triton.jit
+def ranked(seed, offset, sample_offset, i, B, KIND: tl.constexpr):
+    """Partner of i: int32 [R] by ranking B random keys.
+
+    "permute": i's rank itself. "exact": ranks (0, 1), (2, 3), ... are pairs, so the partner is the key next above for
+    an even rank and next below for an odd one; the last of an odd batch is alone.
+    """
+    rank, upper, lower = beside(seed, offset, sample_offset, i, B, KIND == EXACT, KIND == EXACT)
     if KIND == PERMUTE:
-        return rank
-    neighbour = tl.where((rank % 2 == 0)[:, None], above, under)
-    neighbour = tl.max(neighbour, 1)  # [R, 1] -> [R]
-    return tl.where(neighbour == NO_KEY, i, (neighbour & 0x7FFFFFFF).to(tl.int32))  # the last of an odd batch is alone
+        mate = rank
+    else:
+        mate = tl.where(rank % 2 == 0, upper, lower)
+    return mate
 
 
 @triton.jit

@@ -95,21 +95,29 @@ def taken_by(
 
 
 @triton.jit
+def opaque(x, MOVES: tl.constexpr, PTX: tl.constexpr):
+    """x, of which compilers do not know where it is from, nor unless it MOVES that a loop leaves it as it is."""
+    if PTX:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.int32, MOVES, 1)
+    return x
+
+
+@triton.jit
 def touches(
     slots, exist, place, lot, COUNT: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr,
-    TALL: tl.constexpr,
+    TALL: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Whether COUNT boxes, if they exist, have a row in the tile of BLOCK elements from `place` of a plane on.
 
     lot: None, or the first column of a tile that is a rectangle of TALL rows, the first of which `place` then is; other
-    columns count as well.
+    columns count as well, and sizes are made `opaque`, or each tile would ask whether boxes exist.
     """
     touched = tl.cast(0, tl.int1)
     for box in tl.static_range(COUNT):
         y0, x0, y1, x1 = slots[4 * box], slots[4 * box + 1], slots[4 * box + 2], slots[4 * box + 3]
         if lot is not None:
             here = exist & (lot < x1) & (lot + BLOCK // TALL > x0)
-            rows = tl.where(here, tl.maximum(y1 - y0, 0) + (TALL - 1), 0)
+            rows = opaque(tl.where(here, tl.maximum(y1 - y0, 0) + (TALL - 1), 0), True, PTX)
             touched |= (place + (TALL - 1) - y0).to(tl.uint32, bitcast=True) < rows.to(tl.uint32, bitcast=True)
         elif H * ROW % BLOCK == 0:  # tiles lie in one plane
             length = tl.where(exist & (y0 < y1), (y1 - y0) * ROW + (BLOCK - 1), 0)
@@ -117,8 +125,8 @@ def touches(
         else:
             end = place + BLOCK
             first = tl.where(y0 < y1, y0 * ROW, H * ROW)  # of the box's rows; none: the plane's end
-            touched |= ((place < y1 * ROW) & (end > first)) | (end > first + H * ROW)
-    return exist & touched
+            touched |= exist & (((place < y1 * ROW) & (end > first)) | (end > first + H * ROW))
+    return touched
 
 
 @triton.jit
@@ -199,13 +207,13 @@ def shrunk_partner(
 @triton.jit
 def is_near(
     slots, method, place, lot, CODE: tl.constexpr, H: tl.constexpr, ROW: tl.constexpr, BLOCK: tl.constexpr,
-    TALL: tl.constexpr,
+    TALL: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Whether the choice CODE has made a region, and that may lie in the tile of BLOCK elements from `place` on."""
     METHOD: tl.constexpr = method_of(CODE)
     near = method == METHOD
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
-        near = touches(slots, near, place, lot, count_of(CODE), H, ROW, BLOCK, TALL)
+        near = touches(slots, near, place, lot, count_of(CODE), H, ROW, BLOCK, TALL, PTX)
     if METHOD == METHOD_HIDE:
         near = near & (slots[3] > 0)
     return near
@@ -215,14 +223,6 @@ def is_near(
 def normalised(value, norm, CHANNEL: tl.constexpr, C: tl.constexpr, PTX: tl.constexpr):
     """A tile of a channel, of C, by norm as for `joined`; as it is where that is None."""
     return value if norm is None else normalise(value, norm[CHANNEL], norm[C + CHANNEL], PTX)
-
-
-@triton.jit
-def unhoisted(x, PTX: tl.constexpr):
-    """x, of which compilers do not know that a loop leaves it as it is: what follows from it would take registers."""
-    if PTX:
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], tl.int32, False, 1)
-    return x
 
 
 @triton.jit
@@ -238,12 +238,12 @@ def replace_region(
     slots, _, code, divisors = region
     method = code & 0xFF
     if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
-        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC, TALL):
+        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC, TALL, PTX):
             taken = taken_by_one(
                 slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
             )
             if METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE and COUNT > 1:  # all channels, which take registers
-                region = slots, unhoisted(region[1], PTX), code, divisors
+                region, first = (slots, opaque(region[1], False, PTX), code, divisors), opaque(first, False, PTX)
             result = ()
             for c in tl.static_range(COUNT):
                 filling = other[c]

@@ -33,18 +33,23 @@ typedef struct {
     uint32_t word[4];
 } Words;
 
-/* The four Philox4x32-10 words at (index, stream). */
-static inline Words words_at(uint64_t seed, uint64_t offset, uint32_t index, uint32_t stream)
+/* The four Philox4x32 words at (index, stream). */
+static inline Words words_of(uint64_t seed, uint64_t offset, uint32_t index, uint32_t stream, int rounds)
 {
     uint32_t c0 = (uint32_t)offset, c1 = (uint32_t)(offset >> 32), c2 = index, c3 = stream;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int r = 0; r < 10; r++) {
+    for (int r = 0; r < rounds; r++) {
         uint64_t a = (uint64_t)0xD2511F53 * c0, b = (uint64_t)0xCD9E8D57 * c2;
         c0 = (uint32_t)(b >> 32) ^ c1 ^ k0, c1 = (uint32_t)b;
         c2 = (uint32_t)(a >> 32) ^ c3 ^ k1, c3 = (uint32_t)a;
         k0 += 0x9E3779B9, k1 += 0xBB67AE85;
     }
     return (Words){{c0, c1, c2, c3}};
+}
+
+static inline Words words_at(uint64_t seed, uint64_t offset, uint32_t index, uint32_t stream)
+{
+    return words_of(seed, offset, index, stream, ROUNDS);
 }
 
 static float horner(const float *coefficients, int count, float x)
@@ -131,9 +136,9 @@ static inline float bell(int64_t distance, float inverse)
     static const float terms[] = BELL_POLY;
     float power = (float)distance * (float)distance * inverse;
     power = power > 0 ? power : 0, power = power < BETA_MAX_LOG ? power : BETA_MAX_LOG;
-    float n = rintf(power * -LOG2_E), r = -power - n * LN2_HI;
-    r = r - n * LN2_LO;
-    return rintf(POLYNOMIAL(terms, r) * as_float32(((int32_t)n + 127) << 23) * (float)(1 << BELL_BITS));
+    power = power * -LOG2_E; /* of 2 */
+    float n = rintf(power);
+    return rintf(POLYNOMIAL(terms, power - n) * as_float32(((int32_t)n + 127 + BELL_BITS) << 23));
 }
 
 /* Whether a cell of a grid is chosen. slots: height and width of a cell, key, share of chosen cells in 2**-24. */

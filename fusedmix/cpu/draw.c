@@ -2,10 +2,10 @@
 
 /* out: [4, n]. stream_step: 0 where all share one stream. */
 void fusedmix_words(uint64_t seed, uint64_t offset, int64_t n, const int64_t *index, const int64_t *stream,
-                    int64_t stream_step, uint32_t *out)
+                    int64_t stream_step, int rounds, uint32_t *out)
 {
     for (int64_t i = 0; i < n; i++) {
-        Words drawn = words_at(seed, offset, (uint32_t)index[i], (uint32_t)stream[i * stream_step]);
+        Words drawn = words_of(seed, offset, (uint32_t)index[i], (uint32_t)stream[i * stream_step], rounds);
         for (int k = 0; k < 4; k++)
             out[k * n + i] = drawn.word[k];
     }

@@ -7,14 +7,15 @@ static APART void normals(const float *table, uint32_t key, int64_t number, int6
     uint32_t word[BLOCK + 6];
     int64_t skipped = number & 3;
     for (int64_t k = 0; k < skipped + n; k += 4) {
-        Words drawn = words_at(key, 0, 0, (uint32_t)(STREAM_NOISE + STREAM_STEP * ((number + k) >> 2)));
+        uint32_t stream = (uint32_t)(STREAM_NOISE + STREAM_STEP * ((number + k) >> 2));
+        Words drawn = words_of(key, 0, 0, stream, NOISE_ROUNDS);
         memcpy(word + k, drawn.word, 16);
     }
     for (int64_t k = 0; k < n; k++) {
-        float u = open_unit(word[skipped + k]);
+        float u = open_unit(word[skipped + k] << 1);
         const float *line = table + 2 * ((bits_of(u) >> NORMAL_SHIFT) - NORMAL_FIRST);
         float size = fmaf(line[1], u, line[0]);
-        out[k] = as_float32((int32_t)((uint32_t)bits_of(size) ^ word[skipped + k] << 31));
+        out[k] = as_float32((int32_t)((uint32_t)bits_of(size) ^ (word[skipped + k] & 0x80000000)));
     }
 }
 

@@ -49,11 +49,11 @@ MIXUP = Recipe(switch_prob=0.0)
 CHUNK_BYTES = 1 << 22  # float32 bytes of a chunk: with its masks it stays near the cache
 
 
-def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[Tensor, ...]:
+def words(seed: int, offset: int, index: Tensor, stream: int | Tensor, rounds: int = rng.ROUNDS) -> tuple[Tensor, ...]:
     """The reference's `words`, by numpy."""
     flat = index.reshape(-1).numpy()
     streams = stream.reshape(-1).numpy() if isinstance(stream, Tensor) else stream
-    drawn = numpy_words(int(seed), offset, flat, streams)
+    drawn = numpy_words(int(seed), offset, flat, streams, rounds)
     return tuple(torch.from_numpy(word.astype(np.int64)).view(index.shape) for word in drawn)
 
 

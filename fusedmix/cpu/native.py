@@ -161,7 +161,7 @@ def load(folder: Path) -> ctypes.CDLL:
     size, number, real, pointer = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
     counter, images, flags = (ctypes.c_uint64, ctypes.c_uint64), (pointer, pointer, number, number), (number,) * 3
     functions: tuple[tuple[Any, Any, list[Any]], ...] = (
-        (found.fusedmix_words, None, [*counter, size, pointer, pointer, size, pointer]),
+        (found.fusedmix_words, None, [*counter, size, pointer, pointer, size, number, pointer]),
         (found.fusedmix_draw, None, [pointer, *counter, size, size, number, *[pointer] * 7]),
         (found.fusedmix_mix, number, [*images, *[size] * 7, *[pointer] * 6, number, number]),
         (found.fusedmix_draw_family, None, [*counter, *[size] * 4, number, pointer, size, *[pointer] * 9]),
@@ -206,14 +206,15 @@ def checked(status: int) -> bool:
 
 
 def words(
-    library: ctypes.CDLL, seed: int, offset: int, index: Array, stream: Array | int
+    library: ctypes.CDLL, seed: int, offset: int, index: Array, stream: Array | int, rounds: int
 ) -> tuple[Array, Array, Array, Array]:
     """As `sampling.words`."""
     n = len(index)
     out, index = np.empty((4, n), np.uint32), np.ascontiguousarray(index, np.int64)
     streams = np.ascontiguousarray(stream, np.int64)
     assert streams.size in (1, n)
-    library.fusedmix_words(seed, offset, n, address(index), address(streams), int(streams.size > 1), address(out))
+    each = int(streams.size > 1)
+    library.fusedmix_words(seed, offset, n, address(index), address(streams), each, rounds, address(out))
     return out[0], out[1], out[2], out[3]
 
 

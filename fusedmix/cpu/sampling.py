@@ -25,7 +25,7 @@ from fusedmix.recipe import (
     Recipe,
     side_range,
 )
-from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B
+from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B, ROUNDS
 
 from . import native
 from .native import Draw
@@ -33,7 +33,6 @@ from .native import Draw
 Array = NDArray
 
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
-ROUNDS = 10
 MULTIPLIERS = np.array([[ROUND_A], [ROUND_B]], np.uint64)
 KEY_STEPS = np.array([[[r * KEY_A & MASK32], [r * KEY_B & MASK32]] for r in range(ROUNDS)], np.uint32)  # [round, 2, 1]
 HIGH, LOW = (1, 0) if sys.byteorder == "little" else (0, 1)  # the halves of a uint64
@@ -59,11 +58,13 @@ def word(seed: int, offset: int, index: int, stream: int) -> tuple[int, int, int
     return c0, c1, c2, c3
 
 
-def words(seed: int, offset: int, index: Array, stream: Array | int) -> tuple[Array, Array, Array, Array]:
+def words(
+    seed: int, offset: int, index: Array, stream: Array | int, rounds: int = ROUNDS
+) -> tuple[Array, Array, Array, Array]:
     """The four Philox words at each (index, stream), uint32 [n]. One round is three numpy calls on [2, n]."""
     library = native.library()
     if library is not None:
-        return native.words(library, seed & MASK64, offset & MASK64, index, stream)
+        return native.words(library, seed & MASK64, offset & MASK64, index, stream, rounds)
     n = len(index)
     even = np.zeros((2, n), np.uint64)  # words 0 and 2 of the counter, ready to be multiplied
     even_words = even.view(np.uint32)[:, LOW::2]
@@ -74,7 +75,7 @@ def words(seed: int, offset: int, index: Array, stream: Array | int) -> tuple[Ar
     halves = products.view(np.uint32).reshape(2, 2, n, 2)[:, ::-1]
     high, low = halves[..., HIGH], halves[..., LOW]
     key = np.array([[seed & MASK32], [(seed >> 32) & MASK32]], np.uint32)
-    for r, step in enumerate(KEY_STEPS + key):
+    for r, step in enumerate(KEY_STEPS[:rounds] + key):
         turn = r & 1
         np.multiply(even, MULTIPLIERS, out=products[turn])
         np.bitwise_xor(high[turn], odd, out=even_words)

@@ -1,15 +1,14 @@
-"""Philox4x32-10 (Salmon et al., SC 2011) in torch int64 arithmetic."""
+"""Philox4x32 (Salmon et al., SC 2011) in torch int64 arithmetic."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B
+from fusedmix.rng import KEY_A, KEY_B, ROUND_A, ROUND_B, ROUNDS
 
 MASK32 = 0xFFFFFFFF
-Words = Callable[[int, int, Tensor, Any], tuple[Tensor, ...]]  # `words` below, or a faster one
+Words = Callable[..., tuple[Tensor, ...]]  # `words` below, or a faster one
 
 
 def multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,11 +18,13 @@ def multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
     return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Ten rounds; every word an int64 tensor holding a value in [0, 2**32)."""
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int = ROUNDS
+) -> tuple[Tensor, ...]:
+    """Four words, each an int64 tensor holding a value in [0, 2**32), as those of counter and key do."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(10):
+    for _ in range(rounds):
         hi_a, lo_a = multiply(ROUND_A, c0)
         hi_b, lo_b = multiply(ROUND_B, c2)
         c0, c1, c2, c3 = hi_b ^ c1 ^ k0, lo_b, hi_a ^ c3 ^ k1, lo_a
@@ -31,11 +32,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def words(seed: int, offset: int, index: Tensor, stream: int | Tensor) -> tuple[Tensor, ...]:
+def words(seed: int, offset: int, index: Tensor, stream: int | Tensor, rounds: int = ROUNDS) -> tuple[Tensor, ...]:
     """The four words of a stream at `index`: int64 [n]; see the table in `fusedmix.rng`. A tensor is like index."""
 
     def fill(value: int | Tensor) -> Tensor:
         return value & MASK32 if isinstance(value, Tensor) else torch.full_like(index, value & MASK32)
 
     counter = (fill(offset), fill(offset >> 32), index, fill(stream))
-    return philox(counter, (fill(seed), fill(seed >> 32)))
+    return philox(counter, (fill(seed), fill(seed >> 32)), rounds)

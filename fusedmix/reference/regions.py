@@ -133,11 +133,10 @@ def bell(distance: Tensor, inverse: Tensor) -> Tensor:
     """Gaussian weight at a whole distance, a float32 integer of 2**-15. inverse: 1 / (2 sigma**2)."""
     distance = distance.float()
     power = (distance * distance * inverse).clamp(max=rng.BETA_MAX_LOG)
-    n = torch.round(power * number(-rng.LOG2_E, power))  # halves to even
-    r = -power - n * number(rng.LN2_HI, power)
-    r = r - n * number(rng.LN2_LO, power)
-    scale = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
-    return torch.round(horner(rng.BELL_POLY, r) * scale * 2.0**rng.BELL_BITS)
+    power = power * number(-rng.LOG2_E, power)  # of 2
+    n = torch.round(power)  # halves to even
+    scale = ((n.to(torch.int32) + (127 + rng.BELL_BITS)) << 23).view(torch.float32)
+    return torch.round(horner(rng.BELL_POLY, power - n) * scale)
 
 
 def bell_width(share: Tensor, side: int) -> Tensor:
@@ -178,14 +177,14 @@ def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, T
 def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`, along a new last dimension.
 
-    By the inverse of the distribution of sizes, a word each, whose lowest bit gives the sign.
+    By the inverse of the distribution of sizes, a word each, whose highest bit gives the sign.
     """
     stream = rng.STREAM_NOISE + rng.STREAM_STEP * fours
-    word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream), -1)
-    u = open_unit(word)
+    word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream, rng.NOISE_ROUNDS), -1)
+    u = open_unit((word << 1) & MASK32)
     line = rng.normal_table()[(as_bits(u) >> rng.NORMAL_SHIFT) - rng.NORMAL_FIRST]
     size = fma(line[..., 1], u, line[..., 0])
-    return torch.where(word & 1 == 1, -size, size)
+    return torch.where(word >> 31 == 1, -size, size)
 
 
 def normal(key: int, number: Tensor, words: Words = philox_words) -> Tensor:
