@@ -5,9 +5,8 @@ what share of the tiles reached each statement of the tile loop, and what share 
 the others: {"function:statement function:statement ...": share}, the calls from the kernel inwards. A statement that is
 not named is reached as often as the one that called it, at the top by all; one in an unrolled loop has the mean of
 those of its turns that reach it, and one that the loop reaches by several calls of a function the mean of those calls,
-since machine code may name another of them, or none ("?"). What no tile reached counts as never reached, but in
-functions with assembly, which the interpreter does without, as often as what is around it: too often, where no tile
-takes a branch. bench.static weighs machine code so.
+since machine code may name another of them, or none ("?"). What no tile reached counts as never reached, but assembly
+and prefetches, which the interpreter does without, as often as what is around them. bench.static weighs with all that.
 """
 
 import ast
@@ -27,6 +26,7 @@ PROGRAMS = 96  # of a launch, spread over it
 GOLDEN = (5**0.5 - 1) / 2
 Chain = tuple[str, ...]
 UNKNOWN = "?"
+ON_GPUS = {"PTX", "INTERPRETED", "PREFETCHES", "places"}  # what branches ask of that the interpreter does without
 
 
 @cache
@@ -75,6 +75,23 @@ def tile_loop(path: Path) -> range:
 
 
 @cache
+def early_exits() -> set[str]:
+    """The branches that end programs before their tiles, and the statements that find what they ask."""
+    found: set[str] = set()
+    for path, function in kernel_functions():
+        nodes = list(ast.walk(function))
+        exits = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.body) == "return"]
+        asked = {name for node in exits for name in names_in(node.test)}
+        sets = [node for node in nodes if isinstance(node, ast.Assign) and asked & names_in(node.targets[0])]
+        found |= {names(path)[node.lineno] for node in (*exits, *sets)}
+    return found
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+@cache
 def looped() -> set[str]:
     """The statements in loops over tiles."""
     return {name for path in KERNELS.glob("*.py") for line, name in names(path).items() if line in tile_loop(path)}
@@ -82,18 +99,13 @@ def looped() -> set[str]:
 
 @cache
 def beside() -> dict[str, list[str]]:
-    """The statements of each statement's function; none of those that may do something else in the interpreter."""
+    """The statements of each statement's function; none of those that only a GPU may reach."""
     found: dict[str, list[str]] = {}
     for path, function in kernel_functions():
-        if not is_different(function):
-            own = [names(path)[line] for line in heads(function)[1:]]
-            found |= dict.fromkeys(own, own)
+        own = [names(path)[line] for line in heads(function)[1:]]
+        usual = [name for name in own if name not in around().get(function.name, {})]
+        found |= {name: usual for name in own}  # noqa: C420, which all share
     return found
-
-
-def is_different(function: ast.FunctionDef) -> bool:
-    """Whether a function may do something else in the interpreter."""
-    return bool({"INTERPRETED", "PTX"} & {argument.arg for argument in function.args.args})
 
 
 def kernel_functions() -> Iterator[tuple[Path, ast.FunctionDef]]:
@@ -105,16 +117,18 @@ def around() -> dict[str, dict[str, list[str]]]:
     """By function, of the statements that only a GPU may reach: those of the same block, then what is around it."""
     found: dict[str, dict[str, list[str]]] = {}
 
-    def visit(path: Path, statement: ast.stmt, outer: list[str]) -> None:
+    def visit(path: Path, statement: ast.stmt, outer: list[str], elsewhere: bool) -> None:
+        if isinstance(statement, ast.If):
+            elsewhere |= bool(ON_GPUS & names_in(statement.test))
         for block in (getattr(statement, part, []) for part in ("body", "orelse")):
             inside = [names(path)[inner.lineno] for inner in block]
             for name, inner in zip(inside, block, strict=True):
-                found.setdefault(function_of(name), {})[name] = inside + outer
-                visit(path, inner, [name, *outer])
+                if elsewhere:
+                    found.setdefault(function_of(name), {})[name] = inside + outer
+                visit(path, inner, [name, *outer], elsewhere)
 
     for path, function in kernel_functions():
-        if is_different(function):
-            visit(path, function, [])
+        visit(path, function, [], False)
     return found
 
 
@@ -223,7 +237,7 @@ class Trace:
         for *callers, name in reached:
             for other in beside().get(name, ()):
                 counts.setdefault((*callers, other), [0])
-        for callers, function in {(chain[:-1], function_of(chain[-1])) for chain in reached if len(chain) > 1}:
+        for callers, function in {(chain[:-1], function_of(chain[-1])) for chain in reached}:
             for name, others in around().get(function, {}).items():
                 known = (reached.get((*callers, other)) for other in others)
                 counts.setdefault((*callers, name), next(filter(None, known), [0]))
@@ -232,7 +246,7 @@ class Trace:
             alike.setdefault(without_call(chain), []).extend(filter(None, some))
         result: dict[str, float] = {}
         for chain in sorted(counts, key=len):
-            whole = self.tiles if in_loop(chain[0]) else self.programs
+            whole = max(self.tiles if in_loop(chain[0]) else self.programs, 1)
             some = alike[without_call(chain)] or [0]
             share = round(sum(some) / len(some) / whole, 4)
             if share < share_of(chain, result):

@@ -16,7 +16,7 @@ where a compiler fills a block with more rare code than its own, too high in the
 is read once and each output byte written once for pairs, of crops the sectors that they lie in; a gathered mixup reads
 two samples, a gathered CutMix one and the runs on the edges of boxes, which are left out; in place all of it is assumed
 to move. Target rows are left out.
-Programs have as many tiles as large batches give them.
+Programs have as many tiles as large batches give them; those that leave a pair to its other sample's count as well.
 
 Besides, per target what a multiprocessor's programs read of images before they wait ("KiB in flight", from registers),
 and per GPU how often programs of FULL images follow each other on it ("waves"): few of either leave memory idle, which
@@ -30,6 +30,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from statistics import median_high
@@ -38,7 +39,7 @@ from unittest.mock import patch
 
 import torch
 
-from .paths import ROOT, Chain, place, share_of
+from .paths import ROOT, Chain, early_exits, function_of, place, share_of
 
 RESULT = ROOT / "bench" / "results" / "static.json"
 
@@ -217,16 +218,15 @@ def usual_share(instructions: list[Instruction], shares: dict[str, float]) -> fl
     return median_high([share for share in found if share < 1] or [1.0])
 
 
-def longest(follows: list[list[int]], start: int, end: int | None) -> list[int]:
-    """The path from `start` to `end`, or to an exit, that has the most instructions."""
-    length: dict[int, int] = {}
+def longest(follows: list[list[int]], start: int, end: int | None, stores: Collection[int] = ()) -> list[int]:
+    """The path from `start` to `end`, or to an exit, that has the most of `stores`, and then the most instructions."""
+    length: dict[int, tuple[int, int]] = {}
     last = len(follows) - 1 if end is None else end
     for n in range(last, start - 1, -1):
         reach = [length[m] for m in follows[n] if m in length]
-        if n == end or (end is None and not follows[n]):
-            length[n] = 1
-        elif reach:
-            length[n] = 1 + max(reach)
+        if reach or n == end or (end is None and not follows[n]):
+            most, more = max(reach, default=(0, 0)) if n != end else (0, 0)
+            length[n] = most + (n in stores), more + 1
     path, n = [], start
     while True:
         path.append(n)
@@ -283,33 +283,50 @@ def kinds(instructions: list[Instruction], runs: list[float]) -> dict[str, float
     return counts
 
 
-def dynamic_counts(code: str, stores_needed: int, shares: dict[str, float]) -> dict[str, float]:
-    """Instructions of one thread of an image program, by kind. shares: see bench/paths.py."""
+def dynamic_counts(
+    code: str, stores_needed: int, shares: dict[str, float], idle: int = 0, rankings: int = 1
+) -> dict[str, float]:
+    """Instructions of one thread of an image program, by kind. shares: see bench/paths.py.
+
+    idle: programs, to one of those, that leave the pair to the other sample's. rankings: turns of the loop that ranks.
+    """
     instructions, follows, jumps_back = in_order(*parse(code))
+    stores = [n for n, instruction in enumerate(instructions) if instruction.opcode.startswith("STG")]
+    loops = [(*ends, longest(follows, *ends)) for ends in jumps_back]
+    ranks = {n for _, last, body in loops if body[-1] == last for n in body
+             if any("beside" in map(function_of, instructions[m].chain) for m in body)}  # fmt: skip
 
     def along(start: int, end: int | None) -> dict[str, float]:
         """Those between two places: along the longest path, or where shares are known as often as they are reached."""
         if shares and end is not None:
             runs = flow(follows, start, end, weights(instructions, follows, start, end, shares))
         else:
-            path = set(longest(follows, start, end))
+            path = set(longest(follows, start, end, stores))
             runs = [float(n in path) for n in range(len(instructions))]
-        return kinds(instructions, runs)
+        return kinds(instructions, [times * (rankings if n in ranks else 1) for n, times in enumerate(runs)])
 
-    loops = []
-    for start, last in jumps_back:
-        body = longest(follows, start, last)
-        if body[-1] == last and any(instructions[m].opcode.startswith("STG") for m in body):
-            loops.append((len(body), start, last))
-    if not loops:  # the only tile, or all of them unrolled: the longest path is the image path or an upper bound of it
-        return along(0, None)
-    _, header, end = max(loops)
-    before, each, after = along(0, header), along(header, end), along(end, None)
-    once = {k: before[k] + after[k] for k in each}
-    edges = kinds(instructions, [float(n in (header, end)) for n in range(len(instructions))])  # counted twice
-    once = {k: v - edges[k] for k, v in once.items()}
-    trips = max(1.0, (stores_needed - once["stores"]) / each["stores"])
-    return {k: once[k] + trips * each[k] for k in once}
+    tiles = [(len(body), start, last) for start, last, body in loops
+             if body[-1] == last and not set(body).isdisjoint(stores)]  # fmt: skip
+    if not tiles:  # the only tile, or all of them unrolled: the path of the most stores, which is no row program's
+        result = along(0, None)
+    else:
+        _, header, end = max(tiles)
+        before, each, after = along(0, header), along(header, end), along(end, None)
+        once = {k: before[k] + after[k] for k in each}
+        edges = kinds(instructions, [float(n in (header, end)) for n in range(len(instructions))])  # counted twice
+        once = {k: v - edges[k] for k, v in once.items()}
+        trips = max(1.0, (stores_needed - once["stores"]) / each["stores"])
+        result = {k: once[k] + trips * each[k] for k in once}
+    if idle:
+        left = along(0, next(n for n, instruction in enumerate(instructions) if leaves(instruction)))
+        result = {k: v + idle * left[k] for k, v in result.items()}
+    return result
+
+
+def leaves(instruction: Instruction) -> bool:
+    """Whether it ends a program that leaves its pair to the other sample's: the kernel's own branch."""
+    goes = instruction.opcode.startswith(("EXIT", "BRA")) and instruction.predicated
+    return goes and len(instruction.chain) == 1 and instruction.chain[0] in early_exits()
 
 
 def read_of_crops(variant: Any) -> float:
@@ -355,6 +372,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     """Code figures of a variant on one target, and margins on the GPUs that have it. shares: see bench/paths.py."""
     from codegen import TARGETS, compile_variant, disassemble, nvidia_report, prepared_for, shape_of
 
+    from fusedmix.kernels.sampling import KEY_CHUNK
     from fusedmix.recipe import EXACT
 
     kernel = kernel or compile_variant(variant, TARGETS[target])
@@ -368,8 +386,9 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
     programs = prepared.grid[0] - prepared.numbers[1]
     recipe = variant.recipe
     by_pair = recipe.is_paired and recipe.pairing != EXACT and not variant.replay
-    launched = 1 if by_pair or not recipe.is_paired else 2  # to one that works: the upper sample's do nothing
+    launched = 1 if by_pair or not recipe.is_paired else 2  # to one that works: the upper sample's leave early
     working = programs / launched
+    rankings = math.ceil(variant.shape[0] / (4 * KEY_CHUNK.value))
     elements = sample * variant.shape[0] / working  # written by a working program
     constants = dict(zip(kernel_names(prepared), prepared.constants, strict=True))
     store_bytes = min(16, constants["VEC"] * itemsize, constants["BLOCK"] // threads * itemsize)
@@ -380,7 +399,7 @@ def analyse(variant: Any, target: str, kernel: Any = None, shares: dict[str, flo
 
     # A program of the last, ragged tiles still walks them all: so counted, since `working` includes it.
     def spread(weighing: dict[str, float]) -> dict[str, float]:
-        counts = dynamic_counts(code, stores, weighing)
+        counts = dynamic_counts(code, stores, weighing, launched - 1, rankings)
         return {k: v * threads / elements for k, v in counts.items() if k != "stores"}
 
     per_element = spread({})

@@ -78,6 +78,56 @@ def test_predicates_may_stand_behind_the_opcode(branch: str) -> None:
         assert static.dynamic_counts(other, 4, shares) == static.dynamic_counts(code, 4, shares)
 
 
+EARLY = """
+//## File "{kernel}", line {asks}
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+//## File "{sampling}", line {ranks} inlined at "{kernel}", line {asks}
+//## File "{kernel}", line {asks}
+.L_x_1:
+        /*0010*/                   IADD3 R0, R0, 0x1, RZ ;
+        /*0020*/               @P2 BRA `(.L_x_1) ;
+//## File "{kernel}", line {asks}
+        /*0030*/              @!P0 EXIT ;
+//## File "{kernel}", line {top}
+.L_x_2:
+        /*0040*/                   STG.E.128 [R8], R4 ;
+        /*0050*/               @P1 BRA `(.L_x_2) ;
+        /*0060*/                   EXIT ;
+"""
+
+
+def test_programs_that_leave_early_and_rankings_count() -> None:
+    """Of two programs to a pair, one does no more than find out that the pair is the other's."""
+    kernel, sampling = paths.KERNELS / "family.py", paths.KERNELS / "sampling.py"
+    (ranks,) = (function for function in paths.functions(sampling) if function.name == "beside")
+    lines = kernel.read_text(encoding="utf-8").splitlines()
+    asks = next(n for n, line in enumerate(lines, 1) if "= owned_samples(" in line)
+    code = EARLY.format(kernel=kernel, sampling=sampling, asks=asks, ranks=ranks.body[1].lineno,
+                        top=paths.tile_loop(kernel).start)  # fmt: skip
+    assert static.dynamic_counts(code, 4, {})["all"] == 4 + 4 * 2 + 1
+    assert static.dynamic_counts(code, 4, {}, idle=1)["all"] == 4 + 4 * 2 + 1 + 4
+    assert static.dynamic_counts(code, 4, {}, idle=1, rankings=3)["all"] == 2 * (2 + 2 * 3) + 4 * 2 + 1
+
+
+UNROLLED = """
+        /*0000*/               @P0 BRA `(.L_x_1) ;
+        /*0010*/                   STG.E.128 [R8], R4 ;
+        /*0020*/                   STG.E.128 [R8+0x10], R4 ;
+        /*0030*/                   EXIT ;
+.L_x_1:
+        /*0040*/                   FADD R3, R2, R2 ;
+        /*0050*/                   FADD R3, R3, R2 ;
+        /*0060*/                   FADD R3, R3, R2 ;
+        /*0070*/                   STG.E [R8], R4 ;
+        /*0080*/                   EXIT ;
+"""
+
+
+def test_without_a_loop_the_path_of_most_stores_counts() -> None:
+    """Not that of a program of target rows, which may be longer."""
+    assert static.dynamic_counts(UNROLLED, 2, {})["all"] == 4
+
+
 BODY = """
 //## File "{kernel}", line {top}
 .L_x_1:
