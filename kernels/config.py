@@ -12,6 +12,7 @@ class Launch(NamedTuple):
     tiles: int  # tiles a program walks
     num_warps: int
     row_elements: int = 1024  # elements of a block of target rows
+    fewest: int = 0  # tiles that a program walks before it does with less than WAVES; 0: a quarter of `tiles`
 
 
 NUM_WARPS = 4
@@ -59,10 +60,10 @@ def tiles_for(launch: Launch, tiles: int, at_once: int) -> int:
     """Tiles a program, of so many in a batch, where a GPU runs about `at_once` programs at a time.
 
     Those of the table, or half of them, a quarter and so on: programs of smaller batches come in about WAVES, or in one
-    where less than a quarter would be left, since then their draws cost more than they do. Each is a kernel of its own:
-    loops of known length are unrolled.
+    where less than the fewest would be left, since then their draws cost more than they do. Each is a kernel of its
+    own: loops of known length are unrolled.
     """
-    fair = max(tiles / (WAVES * at_once), min(launch.tiles / 4, tiles / at_once), 1)
+    fair = max(tiles / (WAVES * at_once), min(launch.fewest or launch.tiles / 4, tiles / at_once), 1)
     each = launch.tiles
     while each > 1.5 * fair:
         each //= 2
@@ -92,4 +93,5 @@ def walk_for(
     vectors = [v for v in (8, 4, 2, 1) if v <= most and width % v == 0]
     vector = min([v for v in vectors if v >= least] or vectors, key=cost)
     pixels = COLORED_PIXELS if colored else WALKED_PIXELS
-    return Launch(vector * warp_size, pixels // images // vector, 1), vector
+    tiles = pixels // images // vector
+    return Launch(vector * warp_size, tiles, 1, fewest=tiles // 8 if colored else 0), vector

@@ -206,7 +206,7 @@ def test_launch_of_programs_that_walk() -> None:
     assert walk_for(224) == (augment_cases.Launch(128, 32, 1), 4)
     assert walk_for(192) == (augment_cases.Launch(64, 64, 1), 2)
     assert walk_for(192, least=4) == (augment_cases.Launch(128, 32, 1), 4)
-    assert walk_for(224, colored=True) == (augment_cases.Launch(128, 256, 1), 4)
+    assert walk_for(224, colored=True) == (augment_cases.Launch(128, 256, 1, fewest=32), 4)
     assert walk_for(224, images=1, itemsize=4) == (augment_cases.Launch(128, 64, 1), 4)
     assert walk_for(33, images=1) == (augment_cases.Launch(32, 256, 1), 1)
 

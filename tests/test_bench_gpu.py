@@ -75,7 +75,8 @@ def test_hot_variants_are_checked_and_timed(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu.json").read_text())["variants"]
     assert len(found) == 3
     assert all(e["ok"] and e["us"] > 0 and e["bytes"] > 0 for e in found), found
-    assert sum(e["identical"] for e in found) == 2, found  # gradients are summed in another order
+    # Of the others, gradients are summed in another order, and crops to floats join steps: seldom another last place.
+    assert [e["identical"] for e in found if e["name"].endswith("replay")] == [True], found
 
 
 def test_bytes_that_must_move() -> None:
