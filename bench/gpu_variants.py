@@ -21,7 +21,9 @@ ROUNDS = 1 if DRY_RUN else 15
 DRAWS = 16  # calls whose bytes are averaged
 SEED = 7
 COPY = "copy"
-DRY_NAMES = ("augment: resized crop, mix", "policy bfloat16 replay", "mixup float32 adjoint")
+DRY_NAMES = (
+    "augment: crop, flip, mix", "augment: resized crop, mix", "policy bfloat16 replay", "mixup float32 adjoint",
+)  # fmt: skip
 
 
 def sized(variant: Variant) -> tuple[Variant, int]:

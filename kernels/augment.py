@@ -389,7 +389,7 @@ def augment_kernel(
                 if PREFETCHES:
                     places_j = places_of_row(x_j, map_j, limits_j, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
         if TALL:
-            todo = tl.where(owned > 0, (H + (TALL - 1)) // TALL - first, 0)
+            todo = (H + (TALL - 1)) // TALL - first
         else:
             todo = (tl.maximum(owned - begin, 0) + (NEXT_TILE - 1)) // NEXT_TILE
         for step in range(tl.minimum(todo, TILES)):

@@ -421,7 +421,7 @@ def mix_kernel(
         x_j = x_ptr + j.to(tl.int64) * x_units * ALIGN
         out_i = out_ptr + i.to(tl.int64) * out_units * ALIGN
         out_j = out_ptr + j.to(tl.int64) * out_units * ALIGN
-        # Ends of the runs of elements to walk; 0 walks nothing. A multiple of ALIGN keeps masked accesses wide.
+        # The end of the runs of elements to walk. A multiple of ALIGN keeps masked accesses wide.
         owned = n_units * ALIGN
 
         if PAIRED and not SKIP:  # the first tile is on its way while the parameters are drawn

@@ -69,14 +69,15 @@ def test_dry_run_writes_results_and_goes_on_after_a_resume(tmp_path: Path) -> No
 
 
 def test_hot_variants_are_checked_and_timed(tmp_path: Path) -> None:
-    """Those that differ in what they are given: a placement, a plan to replay, gradients."""
+    """Those that differ in what they are given: placements, a plan to replay, gradients."""
     done = run("--dry-run", "--only", "variants", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())["variants"]
-    assert len(found) == 3
+    assert len(found) == 4
     assert all(e["ok"] and e["us"] > 0 and e["bytes"] > 0 for e in found), found
-    # Of the others, gradients are summed in another order, and crops to floats join steps: seldom another last place.
-    assert [e["identical"] for e in found if e["name"].endswith("replay")] == [True], found
+    # Gradients are summed in another order, and resized crops to floats join steps, whose last place may be another.
+    same = {e["name"] for e in found if e["identical"]}
+    assert same >= {"augment: crop, flip, mix", "policy bfloat16 replay"}, found
 
 
 def test_bytes_that_must_move() -> None:
