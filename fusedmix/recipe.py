@@ -215,6 +215,11 @@ def boxed(method: int) -> bool:
     return method in (METHOD_CUTMIX, METHOD_RESIZEMIX, METHOD_CUTOUT, METHOD_ERASING)
 
 
+def regional(codes: Sequence[int]) -> int:
+    """How many of the codes have a region that is replaced (a kernel calls it: no calls in it)."""
+    return len([code for code in codes if code & 0xFF not in (METHOD_NONE, METHOD_MIXUP, METHOD_SMOOTHMIX)])
+
+
 def any_mixes(codes: Sequence[int]) -> bool:
     """True if a method among codes mixes with a partner (a kernel calls it: no calls in it)."""
     mixing = METHOD_MIXUP, METHOD_CUTMIX, METHOD_GRIDMIX, METHOD_RESIZEMIX, METHOD_SMOOTHMIX, METHOD_FMIX

@@ -24,9 +24,9 @@ ERASE    6       own index                    0     erase: erased when unit(word
 REGION   7       own index                    0-3   REGION of what is erased
 HOLES    8       own index                    0-3   HOLES of what is erased
 NOISE    9       0                            0-3   normal noise of elements or channels 4 n to 4 n + 3 (number n),
-                                                    by NOISE_ROUNDS: bit 31: sign; bits 30..8: how rare so large
-                                                    a number is (`normal_table`); seed = the key drawn as word 1
-                                                    (mixed: SAMPLE word 1)
+                                                    by NOISE_ROUNDS, as signed integers: the sign, and how rare
+                                                    so large a number is (`normal_table`); seed = the key drawn as
+                                                    word 1 (mixed: SAMPLE word 1)
 CROP     10      own index                    0-3   box of try n (number n): area, aspect, row, column; RandomCrop:
                                                     row and column of try 0
 FLIP     11      own index                    0-3   flipped when unit(word) < p: horizontally, vertically; turned;
@@ -87,27 +87,30 @@ SIN_POLY = tuple((-1.0) ** k * (math.pi / 2) ** (2 * k + 1) / math.factorial(2 *
 BETA_MAX_LOG = 85.0  # e**-85 = 1.2e-37: keeps the small side a normal float32, never zero
 BETA_MAX_RATIO = 1e30
 
-# Normal numbers: of the size that a share u of them exceeds, by lines between points of the inverse distribution, 2**6
-# to each octave of u down to its smallest, 2**-24. Within 3e-5 of it.
+# Normal numbers: a word is a signed integer s. As float32, in [-2**31, 2**31], it gives the number whose size a share
+# |s| / 2**31 exceeds, by lines between points of the inverse distribution, 2**6 to each octave. Within 3e-5 of it.
 NORMAL_BITS = 6
-NORMAL_OCTAVES = 24
-NORMAL_SHIFT = 23 - NORMAL_BITS  # of the bits of u, which then number the line
-NORMAL_FIRST = (127 - NORMAL_OCTAVES) << NORMAL_BITS  # number of the first line
+NORMAL_SHIFT = 23 - NORMAL_BITS  # of the bits of float32 s, whose sign, exponent and first bits number the line
+NORMAL_OCTAVES = 31
 
 SEED_LIMIT = 2**63 - 1
 
 
 @cache
 def normal_table() -> torch.Tensor:
-    """The lines of NORMAL_OCTAVES, value at u = 0 and slope: float32 [lines, 2]."""
+    """The lines, value at s = 0 and slope: float32 [2**15, 2]. Those of other floats than integers' are not used."""
     steps = 1 << NORMAL_BITS
-    points = [math.ldexp(1 + k / steps, e) for e in range(-NORMAL_OCTAVES, 0) for k in range(steps)] + [1.0]
-    sizes = [-NormalDist().inv_cdf(u / 2) for u in points]
-    lines = []
-    for n in range(len(points) - 1):
-        slope = (sizes[n + 1] - sizes[n]) / (points[n + 1] - points[n])
-        lines.append((sizes[n] - slope * points[n], slope))
-    return torch.tensor(lines)
+    table = torch.zeros(1 << (32 - NORMAL_SHIFT), 2, dtype=torch.float64)
+    points = [math.ldexp(1 + k / steps, e) for e in range(NORMAL_OCTAVES) for k in range(steps)] + [2.0**NORMAL_OCTAVES]
+    sizes = [-NormalDist().inv_cdf(s / 2 ** (NORMAL_OCTAVES + 1)) for s in points]
+    slopes = [(sizes[n + 1] - sizes[n]) / (points[n + 1] - points[n]) for n in range(len(points) - 1)]
+    starts = [size - slope * s for s, size, slope in zip(points, sizes, slopes, strict=False)]
+    for sign in (1, -1):
+        first = (127 << NORMAL_BITS) + (sign < 0) * len(table) // 2  # of the numbers of 1 and -1
+        table[first : first + len(slopes), 0] = sign * torch.tensor(starts, dtype=torch.float64)
+        table[first : first + len(slopes), 1] = torch.tensor(slopes, dtype=torch.float64)
+    table[0, 0] = -NormalDist().inv_cdf(0.5 / 2 ** (NORMAL_OCTAVES + 1))  # of s = 0
+    return table.float()
 
 
 class SeedBuffer(threading.local):

@@ -35,7 +35,7 @@ from .pixel import normalise, round_to
 from .regions import as_bits, between, from_bits
 from .sampling import EXACT, below, unit
 from .taps import KNOWN_ROWS, columns_of, inner_tiles, places_of_row, rows_of, sampled, unweighed, walked
-from .tiles import differences, family_values, joined, mixed, ranks_for, touched_by
+from .tiles import differences, family_values, mixed, near_rows, ranks_for, touched_by
 
 CROP_WINDOW = tl.constexpr(recipe.CROP_WINDOW)
 CROP_RESIZED = tl.constexpr(recipe.CROP_RESIZED)
@@ -57,6 +57,7 @@ COLOR_SATURATION = tl.constexpr(recipe.COLOR_SATURATION)
 COLOR_GRAYSCALE = tl.constexpr(recipe.COLOR_GRAYSCALE)
 PLACE_COLUMNS = tl.constexpr(recipe.PLACE_COLUMNS)
 COLOR_COLUMNS = tl.constexpr(recipe.COLOR_COLUMNS)
+FLAG_BITS = tl.constexpr(4)  # of `rows_of` and `near_rows`, for an image
 STREAM_CROP = tl.constexpr(rng.STREAM_CROP)
 STREAM_FLIP = tl.constexpr(rng.STREAM_FLIP)
 STREAM_AFFINE = tl.constexpr(rng.STREAM_AFFINE)
@@ -209,22 +210,19 @@ def write_augment_plan(row, mask, map, limits, coloring, COLOR: tl.constexpr):
 
 @triton.jit
 def picture(
-    even, odd, x, map, limits, coloring, y, column, known, way, inner, needed, fill_ptr, C: tl.constexpr,
+    even, odd, x, map, limits, coloring, light, y, column, reads, known, way, inner, needed, fill_ptr, C: tl.constexpr,
     IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr, BEYOND: tl.constexpr, BILINEAR: tl.constexpr,
     TURNS: tl.constexpr, COLOR: tl.constexpr, MOST: tl.constexpr, WALKS: tl.constexpr, PAIRS: tl.constexpr,
     JOINT: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """The pixels (y, column) of an image as it is placed and coloured: C float32 tensors, behind those of `walked`.
 
-    known, way: where WALKS, see `walked`; inner: see `sampled`. JOINT: between two rows and brighter in one step, whose
-    last places differ from those of two.
+    light: of `lighting`; reads, known, way: where WALKS, see `walked`; inner: see `sampled`. JOINT: between two rows
+    and brighter in one step, whose last places differ from those of two.
     """
-    light = None
-    if COLOR:
-        light = lighting(coloring[0], coloring[1], coloring[3], MOST, WALKS)
     if WALKS:
         even, odd, value = walked(
-            even, odd, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, light if JOINT else None, PTX
+            even, odd, reads, known, way, C, IN_H, IN_W, IN_LAST, PAIRS, light if JOINT else None, PTX
         )  # fmt: skip
     else:
         value = sampled(
@@ -239,6 +237,23 @@ def picture(
         for k in tl.static_range(C):
             value = value + (unweighed(weighed[k]),)
     return even, odd, value
+
+
+@triton.jit
+def flags_of(
+    rows_i, rows_j, region_i, region_j, erased_i, erased_j, row, lot, CHOICES: tl.constexpr, N: tl.constexpr,
+    ERASED: tl.constexpr, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr, PTX: tl.constexpr,
+):  # fmt: skip
+    """What `rows_of` and `near_rows` say of KNOWN_ROWS rows from `row` on; the second image's are FLAG_BITS higher.
+
+    In one number, since it costs a sum to know it of a row.
+    """
+    rows = row + tl.arange(0, KNOWN_ROWS)
+    flags = rows_i[0] | near_rows(region_i, erased_i, rows, lot, CHOICES, N, ERASED, H, W, BLOCK, PTX)
+    if rows_j is not None:
+        near = near_rows(region_j, erased_j, rows, lot, CHOICES, N, ERASED, H, W, BLOCK, PTX)
+        flags |= (rows_j[0] | near) << FLAG_BITS
+    return flags
 
 
 @triton.jit
@@ -355,6 +370,7 @@ def augment_kernel(
         if MIXES:
             map_j, limits_j = each_at(maps, 1, 6), each_at(bounds, 1, 4)
             coloring_j = each_at(colorings, 1, COLOR_COLUMNS if COLOR else 0)
+        region_j, erased_j = None, None
         if PAIRED:
             method_j, lam_j, region_j = at(methods, 1), at(lams, 1), region_at(regions, 1, SLOTS, CHOICES, N, H, W)
             erased_j = region_at(erasures, 1, ERASE_SLOTS, ERASED, 1, H, W)
@@ -367,7 +383,12 @@ def augment_kernel(
             for c in tl.static_range(2 * C):
                 norm = norm + (tl.load(norm_ptr + c),)
         even_i, odd_i, even_j, odd_j, columns_i, columns_j = (), (), (), (), (), ()
-        rows_i, rows_j, places_i, places_j = (), (), None, None
+        rows_i, rows_j, places_i, places_j = (), None, None, None
+        light_i, light_j = None, None
+        if COLOR:
+            light_i = lighting(coloring_i[0], coloring_i[1], coloring_i[3], MOST, WALKS)
+            if MIXES:
+                light_j = lighting(coloring_j[0], coloring_j[1], coloring_j[3], MOST, WALKS and PAIRED)
         if TALL:
             column = lot + run
             end_i, end_j = tl.where(column < W, owned, 0), tl.where(column < W, owned_j, 0)
@@ -376,18 +397,21 @@ def augment_kernel(
             if MIXES:
                 since_j, many_j = inner_tiles(map_j, limits_j, first, lot, TILES, TALL, WIDE)
         if WALKS:
-            rows_i = rows_of(map_i, limits_i, first, IN_H, True)
+            rows_i = rows_of(map_i, limits_i, first, light_i if JOINT else None, IN_H, True)
             columns_i = columns_of(x_i, map_i, limits_i, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
             even_i = padded((), tl.zeros([R, VEC], tl.float32), 0, C)
             odd_i = even_i
             if PREFETCHES:
                 places_i = places_of_row(x_i, map_i, limits_i, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
             if MIXES and PAIRED:
-                rows_j = rows_of(map_j, limits_j, first, IN_H, True)
+                rows_j = rows_of(map_j, limits_j, first, light_j if JOINT else None, IN_H, True)
                 columns_j = columns_of(x_j, map_j, limits_j, lot, C, IN_W, IN_LAST, R, VEC, PAIRS)
                 even_j, odd_j = even_i, even_i
                 if PREFETCHES:
                     places_j = places_of_row(x_j, map_j, limits_j, lot, C, IN_H, IN_W, IN_LAST, BLOCK)
+            all_flags = flags_of(
+                rows_i, rows_j, region_i, region_j, erased_i, erased_j, first, lot, CHOICES, N, ERASED, H, W, BLOCK, PTX
+            )  # fmt: skip
         if TALL:
             todo = (H + (TALL - 1)) // TALL - first
         else:
@@ -396,7 +420,10 @@ def augment_kernel(
             pixel = start + lane
             row = (first + step) * TALL
             known = (row - first) % KNOWN_ROWS
-            inner_i, inner_j = None, None
+            inner_i, inner_j, flags_i, flags_j = None, None, None, None
+            if WALKS:
+                flags = tl.sum(tl.where(tl.arange(0, KNOWN_ROWS) == known, all_flags, 0), 0)
+                flags_i, flags_j = flags, flags >> FLAG_BITS
             if TALL:
                 mask, store_j = end_i > 0, end_j > 0
                 if H % TALL != 0:
@@ -415,8 +442,9 @@ def augment_kernel(
             if field_ptr is not None:
                 ranks_i = (field_i, ranks_for(field_i, pixel, method_i, owned, start, N))
             even_i, odd_i, own = picture(
-                even_i, odd_i, x_i, map_i, limits_i, coloring_i, y, x, known, (rows_i, columns_i, places_i), inner_i,
-                None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST, WALKS, PAIRS, JOINT, PTX,
+                even_i, odd_i, x_i, map_i, limits_i, coloring_i, light_i, y, x, flags_i, known,
+                (rows_i, columns_i, places_i), inner_i, None, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS,
+                COLOR, MOST, WALKS, PAIRS, JOINT, PTX,
             )  # fmt: skip
             other = own
             if MIXES:
@@ -428,15 +456,12 @@ def augment_kernel(
                     )  # fmt: skip
                     needed = mask & touched & (start < tl.where(drops(method_i), 0, owned))
                 even_j, odd_j, other = picture(
-                    even_j, odd_j, x_j, map_j, limits_j, coloring_j, y, x, known, (rows_j, columns_j, places_j),
-                    inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR, TURNS, COLOR, MOST,
-                    WALKS and PAIRED, PAIRS, JOINT, PTX,
+                    even_j, odd_j, x_j, map_j, limits_j, coloring_j, light_j, y, x, flags_j, known,
+                    (rows_j, columns_j, places_j), inner_j, needed, beyond, C, IN_H, IN_W, IN_LAST, BEYOND, BILINEAR,
+                    TURNS, COLOR, MOST, WALKS and PAIRED, PAIRS, JOINT, PTX,
                 )  # fmt: skip
             mixed_i, mixed_j = own, other
-            if AT_ONCE:
-                mixed_i = joined(own, other, share_i, norm, C, PTX)
-                mixed_j = joined(other, own, share_j, norm, C, PTX)
-            elif ALWAYS:
+            if ALWAYS and not AT_ONCE:
                 apart = differences(own, other, C, PTX)
                 mixed_i = mixed(own, other, apart, 1, share_i, C, PTX)
                 mixed_j = mixed(other, own, apart, -1, share_j, C, PTX)
@@ -449,7 +474,7 @@ def augment_kernel(
                 values = family_values(
                     mixed_j, own, None, method_j, lam_j, region_j, erased_j, place, corner, start, element, along, y, x,
                     ranks_j, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
-                    False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, norm if AT_ONCE else None, PTX,
+                    False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, flags_j, (share_j, norm) if AT_ONCE else None, PTX,
                 )  # fmt: skip
                 for c in tl.static_range(C):
                     store_channel(
@@ -458,7 +483,7 @@ def augment_kernel(
             values = family_values(
                 mixed_i, other, None, method_i, lam_i, region_i, erased_i, place, corner, start, element, along, y, x,
                 ranks_i, channels, fills, CHOICES, N, ERASED, BLENDS and not ALWAYS, SOFT, C, H, W, PIXELS, CENTRE,
-                False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, norm if AT_ONCE else None, PTX,
+                False, VEC % 4 == 0, W, 1, R, VEC, TALL, C, flags_i, (share_i, norm) if AT_ONCE else None, PTX,
             )  # fmt: skip
             for c in tl.static_range(C):
                 store_channel(
@@ -468,6 +493,10 @@ def augment_kernel(
             start += NEXT_TILE
             if WALKS and TILES > KNOWN_ROWS:  # noqa: SIM102, a branch of constants: compiled in or not
                 if known == KNOWN_ROWS - 1:
-                    rows_i = rows_of(map_i, limits_i, row + 1, IN_H, False)
+                    rows_i = rows_of(map_i, limits_i, row + 1, light_i if JOINT else None, IN_H, False)
                     if MIXES and PAIRED:
-                        rows_j = rows_of(map_j, limits_j, row + 1, IN_H, False)
+                        rows_j = rows_of(map_j, limits_j, row + 1, light_j if JOINT else None, IN_H, False)
+                    all_flags = flags_of(
+                        rows_i, rows_j, region_i, region_j, erased_i, erased_j, row + 1, lot, CHOICES, N, ERASED, H, W,
+                        BLOCK, PTX,
+                    )  # fmt: skip

@@ -179,7 +179,7 @@ def family_kernel(
                 value_j = family_values(
                     (other,), (own,), x_i, method_j, lam_j, region_j, erased_j, place, None, start, element, along, y,
                     x, ranks_j, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W,
-                    PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, None, PTX,
+                    PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, None, None, PTX,
                 )[0]  # fmt: skip
             else:
                 own = to_float(tl.load(x_i + src, mask=store_i, other=0), WIDEN)
@@ -190,7 +190,7 @@ def family_kernel(
             value_i = family_values(
                 (own,), (other,), x_j, method_i, lam_i, region_i, erased_i, place, None, start, element, along, y, x,
                 ranks_i, (channel,), fills, CHOICES, N, ERASED, BLENDS, SOFT, C, H, W, PIXELS,
-                CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, None, PTX,
+                CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, 1, 1, None, None, PTX,
             )[0]  # fmt: skip
             if PAIRED:
                 value_j = clamp_bytes(value_j, DTYPE, FILLS)

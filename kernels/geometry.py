@@ -163,9 +163,11 @@ def lit(value, light, MOST: tl.constexpr, WEIGHED: tl.constexpr, PTX: tl.constex
 
 
 @triton.jit
-def lit_between(even, odd, weight, light, PTX: tl.constexpr):
-    """`lit` of what lies between two rows, as by taps.weighed, without a step for that, whose rounding is left out."""
-    share = weight * light[0]
+def lit_between(even, odd, share, light, PTX: tl.constexpr):
+    """`lit` of what lies between two rows, as by taps.weighed, without a step for that, whose rounding is left out.
+
+    share: the weight of the odd row times light[0].
+    """
     return saturated(odd, share, fused(even, light[0] - share, light[1], PTX), PTX)
 
 

@@ -42,8 +42,10 @@ def origin_of(start, step, STRIDE: tl.constexpr, ROW: tl.constexpr):
 
 @triton.jit
 def inside_row(y, element, along, y0, x0, y1, x1, STEP: tl.constexpr):
-    """`inside` of the elements of rows y, at `element + along` in them."""
-    here = tl.where((y >= y0) & (y < y1), (x1 - x0) * STEP, 0)
+    """`inside` of the elements of rows y, at `element + along` in them. y: None if all are known to be the box's."""
+    here = (x1 - x0) * STEP
+    if y is not None:
+        here = tl.where((y >= y0) & (y < y1), here, 0)
     distance = (element - x0 * STEP) + along
     return distance.to(tl.uint32, bitcast=True) < here.to(tl.uint32, bitcast=True)  # 0 <= distance < here
 

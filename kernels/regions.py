@@ -10,13 +10,12 @@ import triton.language as tl
 from fusedmix import rng
 
 from .philox import words_of
-from .pixel import BYTE_BASE, ROUNDER, alone
-from .sampling import LOG2_E, below, exp, horner, log, open_unit, sin_half_pi, unit
+from .pixel import BYTE_BASE, ROUNDER, advanced, alone
+from .sampling import LOG2_E, below, exp, horner, log, sin_half_pi, unit
 
 STREAM_NOISE = tl.constexpr(rng.STREAM_NOISE)
 STREAM_STEP = tl.constexpr(rng.STREAM_STEP)
 NORMAL_SHIFT = tl.constexpr(rng.NORMAL_SHIFT)
-NORMAL_FIRST = tl.constexpr(rng.NORMAL_FIRST)
 GOLDEN = tl.constexpr(rng.GOLDEN)
 MIX_A = tl.constexpr(rng.MIX_A)
 MIX_B = tl.constexpr(rng.MIX_B)
@@ -305,20 +304,19 @@ def bilinear(offset, scale, SIDE: tl.constexpr):
 
 @triton.jit
 def bell_number(word, table_ptr, PTX: tl.constexpr):
-    """A standard normal number by lines of the inverse distribution of sizes; the word's highest bit is the sign."""
-    u = open_unit(word << 1)
-    start = table_ptr.to(tl.pointer_type(tl.int64)) - NORMAL_FIRST
-    line = start + (as_bits(u) >> NORMAL_SHIFT).to(tl.uint32, bitcast=True)
+    """A standard normal number by lines of the inverse distribution, as `rng.normal_table` has them; word: uint32."""
+    share = word.to(tl.int32, bitcast=True).to(tl.float32)
+    number = as_bits(share).to(tl.uint32, bitcast=True) >> NORMAL_SHIFT
+    line = advanced(table_ptr.to(tl.pointer_type(tl.int64)), number, 1, 8, PTX)
     both = tl.load(line)  # its two numbers, by one access
-    size = alone(from_bits((both >> 32).to(tl.int32)), u, from_bits(both.to(tl.int32)), PTX)
-    return from_bits(as_bits(size) ^ (word & 0x80000000).to(tl.int32, bitcast=True))
+    return alone(from_bits((both >> 32).to(tl.int32)), share, from_bits(both.to(tl.int32)), PTX)
 
 
 @triton.jit
 def normals(key, fours, table_ptr, PTX: tl.constexpr):
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`: four tensors. key: int32 bits, scalar.
 
-    table_ptr: float32 [lines, 2], of `rng.normal_table`.
+    table_ptr: float32 [2**15, 2], of `rng.normal_table`.
     """
     stream = fours * STREAM_STEP + STREAM_NOISE
     word_a, word_b, word_c, word_d = words_of(key.to(tl.uint32, bitcast=True), stream, PTX)

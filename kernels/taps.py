@@ -9,8 +9,8 @@ import triton.language as tl
 from fusedmix import recipe, rng
 
 from .geometry import TAP_STEPS, folded, held, lit_between, located
-from .pixel import BYTE_BASE, ROUNDER, fused, less, to_float
-from .regions import ROUNDER_BITS, as_bits, from_bits, interleaved, small_int
+from .pixel import BYTE_BASE, ROUNDER, advanced, fused, less, to_float
+from .regions import ROUNDER_BITS, from_bits, interleaved, small_int
 
 BEYOND_EDGE = tl.constexpr(recipe.BEYOND_EDGE)
 BEYOND_FILL = tl.constexpr(recipe.BEYOND_FILL)
@@ -151,12 +151,13 @@ def weighed_words(spots, bits, weights, PLANE: tl.constexpr, EACH: tl.constexpr,
 
 @triton.jit
 def channels_of_words(
-    spots, begin, bits, weights, C: tl.constexpr, PLANE: tl.constexpr, EACH: tl.constexpr, PTX: tl.constexpr
+    spots, row, bits, weights, C: tl.constexpr, WIDE: tl.constexpr, PLANE: tl.constexpr, EACH: tl.constexpr,
+    PTX: tl.constexpr,
 ):  # fmt: skip
-    """`weighed_words` of each channel, `begin` words beyond `spots`. PLANE: words of a channel."""
+    """`weighed_words` of each channel, `row` rows of WIDE words beyond `spots`. PLANE: words of a channel."""
     here = ()
     for k in tl.static_range(len(spots)):
-        here = here + (spots[k] + begin,)
+        here = here + (advanced(spots[k], row, WIDE, 4, PTX),)
     value = ()
     for k in tl.static_range(C):
         value = value + (weighed_words(here, bits, weights, k * PLANE, EACH, PTX),)
@@ -168,21 +169,22 @@ def row_between(
     row, columns, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     PAIRS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    """One row of byte images between its columns, as by `weighed`: C float32 tensors. row: a scalar."""
+    """One row of byte images between its columns, as by `weighed`: C float32 tensors. row: int32 [R], all the same."""
+    row = row.to(tl.uint32, bitcast=True)
     if PAIRS:
-        PLANE: tl.constexpr = IN_H * IN_W // 4
+        WIDE: tl.constexpr = IN_W // 4
+        PLANE: tl.constexpr = IN_H * WIDE
         spots, bits, weights, near = columns
-        begin = row.to(tl.uint32) * (IN_W // 4)  # not below 0, which spares instructions
         if bits.shape[1] < 4:
-            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 2, PTX)
+            value = channels_of_words(spots, row, bits, weights, C, WIDE, PLANE, 2, PTX)
         elif near:
-            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 4, PTX)
+            value = channels_of_words(spots, row, bits, weights, C, WIDE, PLANE, 4, PTX)
         else:
-            value = channels_of_words(spots, begin, bits, weights, C, PLANE, 2, PTX)
+            value = channels_of_words(spots, row, bits, weights, C, WIDE, PLANE, 2, PTX)
     else:
         spots, right = columns
         NEXT: tl.constexpr = C if IN_LAST else 1
-        here = spots + row * (IN_W * NEXT)
+        here = advanced(spots, row[:, None], IN_W * NEXT, 1, PTX)
         value = ()
         for k in tl.static_range(C):
             value = value + (weighed(here + k * (1 if IN_LAST else IN_H * IN_W), right, None, NEXT),)
@@ -259,12 +261,12 @@ def fetch_ahead(pointers):
 
 
 @triton.jit
-def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
-    """What `walked` must know of KNOWN_ROWS rows of a result from `row` on: two int32 tensors.
+def rows_of(map, limits, row, light, IN_H: tl.constexpr, FIRST: tl.constexpr):
+    """What `walked` must know of KNOWN_ROWS rows of a result from `row` on: (reads, lines, weight), tensors of them.
 
-    (the upper one of the two rows of source that a row lies between, times 4, plus 2 if their odd one is to be read and
-    1 if their even one is; the bits of the odd one's weight). Read is what the row before, unless this
-    is the program's FIRST, did not lie between.
+    reads: 1 if of the two rows of source that a row lies between the even one is to be read, plus 2 if the odd one is;
+    read is what the row before, unless this is the program's FIRST, did not lie between. lines: the even and the odd
+    one, and the first to fetch ahead. weight: the odd one's, times light[0] unless light is None.
     """
     step = tl.arange(0, KNOWN_ROWS)
     top, low = between_rows(place_along(map, limits, row + step, True), IN_H)
@@ -275,12 +277,21 @@ def rows_of(map, limits, row, IN_H: tl.constexpr, FIRST: tl.constexpr):
     if FIRST:
         reads = tl.where(step == 0, 3, reads)
     weight = tl.where(is_odd == 0, low, TAP_STEPS - low) * (1.0 / TAP_STEPS)
-    return top * 4 + reads, as_bits(weight)
+    even = top + is_odd
+    if light is not None:
+        weight *= light[0]
+    return reads, (even, top | 1, tl.minimum(even + 1, IN_H - 2)), weight
+
+
+@triton.jit
+def of_row(known, numbers, R: tl.constexpr):
+    """What is known of a row, [R] of one entry. By a shuffle, which costs less than a sum: nothing branches on it."""
+    return tl.gather(numbers, tl.zeros([R], tl.int32) + known, 0)
 
 
 @triton.jit
 def walked(
-    even, odd, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
+    even, odd, reads, known, way, C: tl.constexpr, IN_H: tl.constexpr, IN_W: tl.constexpr, IN_LAST: tl.constexpr,
     PAIRS: tl.constexpr, light, PTX: tl.constexpr,
 ):  # fmt: skip
     """`between_bytes` of one row, still as by `weighed`, and what the next can go on from: (even, odd, value).
@@ -288,25 +299,22 @@ def walked(
     light: None, or what to make of it, see `lit_between`.
 
     even, odd: the two rows of source that the row before lay between, as `row_between` gives them. Each stays in its
-    place while it is needed, since moves cost as much as weighing. known: which it is of the rows; way: what `rows_of`,
-    `columns_of` and, unless it is None, `places_of_row` found.
+    place while it is needed, since moves cost as much as weighing. reads: the bits of `rows_of`, a scalar; known: which
+    it is of the rows; way: what `rows_of`, `columns_of` and, unless it is None, `places_of_row` found.
     """
-    rows, columns, places = way
-    here = tl.arange(0, KNOWN_ROWS) == known
-    reads = tl.sum(tl.where(here, rows[0], 0), 0)
-    # By a shuffle, which costs less than the sum: nothing branches on it.
-    weight = from_bits(tl.gather(rows[1], tl.zeros([even[0].shape[0]], tl.int32) + known, 0)[:, None])
-    top = reads >> 2
+    (_, lines, weights), columns, places = way
+    R: tl.constexpr = even[0].shape[0]
     if reads & 1 != 0:
-        lower = (top + 1) & -2
-        even = row_between(lower, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        even = row_between(of_row(known, lines[0], R), columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
         if places is not None:  # for the next two rows
             STEP: tl.constexpr = IN_W * C if IN_LAST else IN_W
-            ahead = places + tl.minimum(lower + 1, IN_H - 2) * STEP
+            next_row = of_row(known, lines[2], places.shape[0]).to(tl.uint32, bitcast=True)
+            ahead = advanced(places, next_row, STEP, 1, PTX)
             fetch_ahead(ahead)
             fetch_ahead(ahead + STEP)
     if reads & 2 != 0:
-        odd = row_between(top | 1, columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+        odd = row_between(of_row(known, lines[1], R), columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
+    weight = of_row(known, weights, R)[:, None]
     value = ()
     for k in tl.static_range(C):
         if light is None:

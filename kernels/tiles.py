@@ -22,9 +22,10 @@ from .choices import (
     has_flag,
     kinds_of,
     method_of,
+    regional,
 )
 from .masks import inside_row
-from .mix import METHOD_CUTMIX, METHOD_MIXUP, METHOD_NONE
+from .mix import METHOD_CUTMIX, METHOD_MIXUP
 from .pixel import alone, fused, less, normalise, to_float
 from .regions import (
     bilinear,
@@ -45,22 +46,29 @@ NOISE_NONE = tl.constexpr(recipe.NOISE_NONE)
 NOISE_PIXEL = tl.constexpr(recipe.NOISE_PIXEL)
 ROW_SHIFT = tl.constexpr(recipe.ROW_SHIFT)
 MOST_HOISTED = tl.constexpr(2)  # longer lists find what the drawn method needs in its tiles only
+NEAR_REGION, NEAR_ERASED = tl.constexpr(4), tl.constexpr(8)  # bits, above those of taps.rows_of
 FEW = tl.constexpr(4)  # choices that a sample's method is compared with one by one
 
 
 @triton.jit
 def taken_by_one(
     slots, divisors, method, element, along, y, x, ranks, CODE: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr,
+    ROW: tl.constexpr, STEP: tl.constexpr, VEC: tl.constexpr, CENTRE: tl.constexpr, ROW_NEAR: tl.constexpr = False,
 ):  # fmt: skip
-    """Where the region lies, if the choice CODE has made it. ranks: None, or (pointer to the image's, `ranks_for`)."""
+    """Where the region lies, if the choice CODE has made it. ranks: None, or (pointer to the image's, `ranks_for`).
+
+    ROW_NEAR: whether all y are known to be of one row, that one of its boxes has.
+    """
     METHOD: tl.constexpr = method_of(CODE)
     everywhere = method + (x + y) * 0  # the interpreter stumbles over a scalar bool in a mask
     if METHOD == METHOD_CUTMIX or METHOD == METHOD_RESIZEMIX or METHOD == METHOD_CUTOUT or METHOD == METHOD_ERASING:
         taken = everywhere < 0
         for hole in tl.static_range(count_of(CODE)):
             y1 = tl.where(method == METHOD, slots[4 * hole + 2], 0)
-            taken |= inside_row(y, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP)
+            rows = None if ROW_NEAR and count_of(CODE) == 1 else y
+            taken |= inside_row(
+                rows, element, along, slots[4 * hole], slots[4 * hole + 1], y1, slots[4 * hole + 3], STEP
+            )
         return taken
     if METHOD == METHOD_GRIDMASK:
         return inside_grid(slots, divisors[0], y, x, H, W, CENTRE) & (everywhere == METHOD)
@@ -220,9 +228,38 @@ def is_near(
 
 
 @triton.jit
+def near_rows(
+    region, erased, rows, lot, CHOICES: tl.constexpr, N: tl.constexpr, ERASED: tl.constexpr, H: tl.constexpr,
+    ROW: tl.constexpr, BLOCK: tl.constexpr, PTX: tl.constexpr,
+):  # fmt: skip
+    """NEAR_REGION where a choice's region may lie in a tile from column `lot` of one of the rows on, int32 tensor [n].
+
+    NEAR_ERASED where what is erased may.
+    """
+    flags = rows * 0
+    for k in tl.static_range(N):
+        if regional((CHOICES[k],)):
+            near = is_near(region[0], region[2] & 0xFF, rows, lot, CHOICES[k], H, ROW, BLOCK, 1, PTX)
+            flags |= tl.where(near, NEAR_REGION, 0)
+    if ERASED[0] != 0:
+        near = is_near(erased[0], erased[2] & 0xFF, rows, lot, ERASED[0], H, ROW, BLOCK, 1, PTX)
+        flags |= tl.where(near, NEAR_ERASED, 0)
+    return flags
+
+
+@triton.jit
 def normalised(value, norm, CHANNEL: tl.constexpr, C: tl.constexpr, PTX: tl.constexpr):
     """A tile of a channel, of C, by norm as for `joined`; as it is where that is None."""
     return value if norm is None else normalise(value, norm[CHANNEL], norm[C + CHANNEL], PTX)
+
+
+@triton.jit
+def each_normalised(values, norm, C: tl.constexpr, PTX: tl.constexpr):
+    """Tiles of C channels by `normalised`."""
+    result = ()
+    for c in tl.static_range(C):
+        result = result + (normalised(values[c], norm, c, C, PTX),)
+    return result
 
 
 @triton.jit
@@ -230,18 +267,24 @@ def replace_region(
     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
     CODE: tl.constexpr, KINDS: tl.constexpr, BILINEAR: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     PIXELS: tl.constexpr, CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr,
-    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, norm,
+    STEP: tl.constexpr, R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, norm, near,
     PTX: tl.constexpr,
 ):  # fmt: skip
-    """The values with the region that the choice CODE has made filled, if it has and that lies in the tile."""
+    """The values with the region that the choice CODE has made filled, if it has and that lies in the tile.
+
+    near: whether it may, if that is known, or None.
+    """
     METHOD: tl.constexpr = method_of(CODE)
     slots, _, code, divisors = region
     method = code & 0xFF
-    if METHOD != METHOD_NONE and METHOD != METHOD_MIXUP and METHOD != METHOD_SMOOTHMIX:  # noqa: SIM102
-        if is_near(slots, method, place, lot, CODE, H, ROW, R * VEC, TALL, PTX):
+    if regional((CODE,)):
+        if near is None:
+            near = is_near(slots, method, place, lot, CODE, H, ROW, R * VEC, TALL, PTX)
+        if near:
             taken = taken_by_one(
-                slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE
-            )
+                slots, divisors, method, element, along, y, x, ranks, CODE, H, W, ROW, STEP, VEC, CENTRE,
+                lot is not None and TALL == 1,
+            )  # fmt: skip
             if METHOD >= METHOD_CUTOUT and METHOD <= METHOD_HIDE and COUNT > 1:  # all channels, which take registers
                 region, first = (slots, opaque(region[1], False, PTX), code, divisors), opaque(first, False, PTX)
             result = ()
@@ -304,17 +347,19 @@ def family_values(
     CHOICES: tl.constexpr, N: tl.constexpr, ERASED: tl.constexpr, BLENDS: tl.constexpr, SOFT: tl.constexpr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr, CENTRE: tl.constexpr,
     IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr, R: tl.constexpr,
-    VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, norm, PTX: tl.constexpr,
+    VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, near, join, PTX: tl.constexpr,
 ):  # fmt: skip
     """The mixed values of one sample, for COUNT tiles of the same pixels: blended, a region replaced, one erased.
 
     own, other, channels: tuples with an entry a tile. Which method a sample has and whether a region lies in a tile are
     scalars: a branch each, so that a tile costs what is done to it, however long the list.
 
-    place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`.
+    place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`. near: None,
+    or what `near_rows` says of the tile. join: None, or the share of `own`, 1 where the method is not to blend, and the
+    norm of `joined`, by which the values, of finite tiles, then are normalised as well.
     """
-    values = own
-    if BLENDS:  # noqa: SIM102
+    values, norm = own, None if join is None else join[1]
+    if BLENDS and join is None:  # noqa: SIM102
         if (method == METHOD_MIXUP) & (lam != 1.0):
             values = mixed(own, other, differences(own, other, COUNT, PTX), 1, lam, COUNT, PTX)
     if SOFT:  # noqa: SIM102
@@ -323,20 +368,46 @@ def family_values(
             values = ()
             for c in tl.static_range(COUNT):
                 values = values + (fused(share, less(other[c], own[c], PTX), own[c], PTX),)
+    if near is None:
+        values = replaced(
+            values, other, x_other, method, region, place, lot, first, element, along, y, x, ranks, channels, fills,
+            CHOICES, N, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, None, PTX,
+        )  # fmt: skip
+    elif near & NEAR_REGION != 0:
+        values = replaced(
+            values, other, x_other, method, region, place, lot, first, element, along, y, x, ranks, channels, fills,
+            CHOICES, N, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, True, PTX,
+        )  # fmt: skip
+        if join is not None:
+            values = each_normalised(values, norm, COUNT, PTX)
+    elif join is not None:  # in a branch of its own, which spares moves
+        values = joined(own, other, join[0], norm, COUNT, PTX)
+    if ERASED[0] != 0:
+        values = replace_region(
+            values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASED[0],
+            kinds_of(ERASED, ERASED[0]), False, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
+            norm, None if near is None else near & NEAR_ERASED != 0, PTX,
+        )  # fmt: skip
+    return values
+
+
+@triton.jit
+def replaced(
+    values, other, x_other, method, region, place, lot, first, element, along, y, x, ranks, channels, fills,
+    CHOICES: tl.constexpr, N: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, PIXELS: tl.constexpr,
+    CENTRE: tl.constexpr, IN_LAST: tl.constexpr, RUNS: tl.constexpr, ROW: tl.constexpr, STEP: tl.constexpr,
+    R: tl.constexpr, VEC: tl.constexpr, TALL: tl.constexpr, COUNT: tl.constexpr, near, PTX: tl.constexpr,
+):  # fmt: skip
+    """The step of `family_values` that replaces regions. near: True if one may lie in the tile, or None."""
+    ONLY: tl.constexpr = near if regional(CHOICES) == 1 else None
     for half in tl.static_range(2):  # of a long list; a sample's method is compared with those of one
         if N <= FEW or (method >= halves(CHOICES)[2]) == (half == 1):
             for k in tl.static_range(len(halves(CHOICES)[half])):
                 values = replace_region(
                     values, other, x_other, region, place, lot, first, element, along, y, x, ranks, channels, fills,
                     halves(CHOICES)[half][k], kinds_of(CHOICES, halves(CHOICES)[half][k]), any_bilinear(CHOICES), C,
-                    H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, norm, PTX,
+                    H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT, None, ONLY, PTX,
                 )  # fmt: skip
-    if ERASED[0] != 0:
-        values = replace_region(
-            values, other, x_other, erased, place, lot, first, element, along, y, x, None, channels, fills, ERASED[0],
-            kinds_of(ERASED, ERASED[0]), False, C, H, W, PIXELS, CENTRE, IN_LAST, RUNS, ROW, STEP, R, VEC, TALL, COUNT,
-            norm, PTX,
-        )  # fmt: skip
     return values
 
 

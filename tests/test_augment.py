@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from augment_cases import CASES, MIX, Case, check
 from cases import DTYPES, EXACT, images
+from family_cases import everything
 from torch import Tensor
 
 import fusedmix
@@ -18,7 +19,7 @@ from fusedmix.launch import tile_stride
 from fusedmix.placement import CenterCrop, ColorJitter, Flip, Placement, RandomAffine, RandomCrop, RandomResizedCrop
 from fusedmix.recipe import MODES, PARTNERS
 from fusedmix.rng import TAP_BITS
-from fusedmix.spec import FMix, Mixup, Policy, RandomErasing, SmoothMix
+from fusedmix.spec import Cutout, FMix, Mixup, Policy, RandomErasing, ResizeMix, SmoothMix
 
 IMPLEMENTATIONS = ["kernel", "cpu", "numpy"]
 NORM = torch.tensor([[123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]])
@@ -129,6 +130,8 @@ def test_tiles_of_the_same_columns(name: str) -> None:
 
 
 ERASED = replace(MIX, erase=RandomErasing(0.7, (0.1, 0.4), fill_mode="pixel", value=20.0, sigma=9.0))
+LIST = everything("erasing pixel")
+LIST = replace(LIST, methods=tuple(entry for entry in LIST.methods if not isinstance(entry[0], ResizeMix)))
 WALKS = {  # of the size of the source that it is made from
     "alone": ((20, 9), Case(Placement((8, 12), augment_cases.RESIZED, Flip(0.5, 0.5)))),
     "coloured": ((5, 12), Case(Placement((8, 9), augment_cases.RESIZED, Flip(), None, augment_cases.JITTER))),
@@ -140,6 +143,7 @@ WALKS = {  # of the size of the source that it is made from
         ),
     ),
     "permuted": ((9, 14), Case(Placement((6, 10), augment_cases.RESIZED, Flip()), replace(MIX, partner="permute"))),
+    "many methods": ((12, 9), Case(Placement((8, 12), augment_cases.RESIZED, Flip(0.5, 0.5)), LIST)),
     "whole": ((2, 2), Case(Placement((9, 13)))),
     "by words, near": ((9, 16), Case(Placement((7, 32), augment_cases.RESIZED, Flip()), MIX)),
     "by words, far": ((9, 40), Case(Placement((7, 16), RandomResizedCrop((0.9, 1.0), (4.0, 4.5)), Flip()), MIX)),
@@ -163,6 +167,10 @@ JOINED = {
     "coloured, permuted": Case(JITTERED, replace(MIX, partner="permute")),
     "coloured, mixed, erased": Case(JITTERED, ERASED),
     "mixed, erased": Case(replace(JITTERED, color=None), ERASED),
+    "many boxes": Case(
+        JITTERED,
+        Policy(((Cutout(5, 3), 0.5), (Mixup(), 0.5)), RandomErasing(0.7, (0.1, 0.4), min_count=2, max_count=3)),
+    ),
     "blended, also softly": Case(JITTERED, Policy(((Mixup(), 0.5), (SmoothMix(), 0.5)))),
     "blended, or by ranks": Case(JITTERED, Policy(((FMix(), 0.5), (Mixup(), 0.5)))),
 }

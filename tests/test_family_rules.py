@@ -228,17 +228,23 @@ def test_noise_is_standard_normal_and_replayable() -> None:
 
 
 def test_lines_of_the_normal_distribution() -> None:
-    """Sizes are within 3e-5 of the inverse over all that 23 bits can be, fall without a step, and have variance 1."""
+    """Numbers are within 3e-5 of the inverse over all that words can be, fall without a step, and have variance 1."""
 
-    def sizes(u: torch.Tensor) -> torch.Tensor:
-        line = rng.normal_table()[(u.float().view(torch.int32) >> rng.NORMAL_SHIFT).long() - rng.NORMAL_FIRST].double()
-        return line[:, 0] + line[:, 1] * u
+    def numbers(s: torch.Tensor) -> torch.Tensor:
+        bits = s.float().view(torch.int32).long() & 0xFFFFFFFF
+        line = rng.normal_table()[bits >> rng.NORMAL_SHIFT].double()
+        return line[:, 0] + line[:, 1] * s.float()
 
-    u = (torch.cat([torch.arange(2**18), torch.arange(2**18, 2**23, 31)]).double() + 0.5) / 2**23
-    assert np.abs(sizes(u).numpy() - stats.norm.isf(u.numpy() / 2)).max() < 3e-5
-    assert bool((sizes(u).diff() < 1e-6).all())  # up to the rounding of lines to float32
-    assert float(rng.normal_table()[-1].double().sum()) == pytest.approx(0.0, abs=1e-7)  # at u = 1
-    assert float((sizes((torch.arange(2**20).double() + 0.5) / 2**20) ** 2).mean()) == pytest.approx(1.0, abs=1e-4)
+    s = torch.cat([torch.arange(1, 2**18), torch.arange(2**18, 2**31, 4099), torch.tensor([2**31 - 1])]).double()
+    for sign in (1, -1):
+        sizes = sign * numbers(sign * s)
+        assert np.abs(sizes.numpy() - stats.norm.isf(s.numpy() / 2**32)).max() < 3e-5
+        assert bool((sizes.diff() < 1e-6).all())  # up to the rounding of lines to float32
+    assert numbers(torch.tensor([-(2.0**31), 2.0**31])).tolist() == [0.0, 0.0]
+    assert float(numbers(torch.zeros(1))) == pytest.approx(stats.norm.isf(0.5 / 2**32), abs=1e-5)
+    even = (torch.arange(-(2**20), 2**20).double() + 0.5) * 2**11
+    assert float((numbers(even) ** 2).mean()) == pytest.approx(1.0, abs=1e-4)
+    assert float(numbers(even).mean()) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_probabilities_of_a_list() -> None:

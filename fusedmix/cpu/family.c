@@ -12,10 +12,9 @@ static APART void normals(const float *table, uint32_t key, int64_t number, int6
         memcpy(word + k, drawn.word, 16);
     }
     for (int64_t k = 0; k < n; k++) {
-        float u = open_unit(word[skipped + k] << 1);
-        const float *line = table + 2 * ((bits_of(u) >> NORMAL_SHIFT) - NORMAL_FIRST);
-        float size = fmaf(line[1], u, line[0]);
-        out[k] = as_float32((int32_t)((uint32_t)bits_of(size) ^ (word[skipped + k] & 0x80000000)));
+        float share = (float)(int32_t)word[skipped + k];
+        const float *line = table + 2 * ((uint32_t)bits_of(share) >> NORMAL_SHIFT);
+        out[k] = fmaf(line[1], share, line[0]);
     }
 }
 

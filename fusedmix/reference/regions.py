@@ -14,7 +14,7 @@ from fusedmix import rng
 from .philox import MASK32, Words, multiply
 from .philox import words as philox_words
 from .pixel import fma
-from .sampling import below, exp, horner, log, number, open_unit, sin_half_pi, sqrt, unit
+from .sampling import below, exp, horner, log, number, sin_half_pi, sqrt, unit
 
 
 def as_bits(x: Tensor) -> Tensor:
@@ -177,14 +177,13 @@ def bilinear(offset: Tensor, size: Tensor, side: int) -> tuple[Tensor, Tensor, T
 def normals(key: int, fours: Tensor, words: Words = philox_words) -> Tensor:
     """Standard normal noise of numbers 4 n to 4 n + 3 for each n of `fours`, along a new last dimension.
 
-    By the inverse of the distribution of sizes, a word each, whose highest bit gives the sign.
+    By the inverse of the distribution, a word each, see `rng.normal_table`.
     """
     stream = rng.STREAM_NOISE + rng.STREAM_STEP * fours
     word = torch.stack(words(key & MASK32, 0, torch.zeros_like(fours), stream, rng.NOISE_ROUNDS), -1)
-    u = open_unit((word << 1) & MASK32)
-    line = rng.normal_table()[(as_bits(u) >> rng.NORMAL_SHIFT) - rng.NORMAL_FIRST]
-    size = fma(line[..., 1], u, line[..., 0])
-    return torch.where(word >> 31 == 1, -size, size)
+    share = torch.where(word >> 31 == 1, word - 2**32, word).float()
+    line = rng.normal_table()[(as_bits(share) & MASK32) >> rng.NORMAL_SHIFT]
+    return fma(line[..., 1], share, line[..., 0])
 
 
 def normal(key: int, number: Tensor, words: Words = philox_words) -> Tensor:
