@@ -302,7 +302,8 @@ def walked(
     place while it is needed, since moves cost as much as weighing. reads: the bits of `rows_of`, a scalar; known: which
     it is of the rows; way: what `rows_of`, `columns_of` and, unless it is None, `places_of_row` found.
     """
-    (_, lines, weights), columns, places = way
+    rows, columns, places = way
+    _, lines, weights = rows
     R: tl.constexpr = even[0].shape[0]
     if reads & 1 != 0:
         even = row_between(of_row(known, lines[0], R), columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)

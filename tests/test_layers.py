@@ -74,6 +74,15 @@ def test_kernels_know_no_spec_and_hold_only_triton() -> None:
         assert "import torch" not in path.read_text()
 
 
+def test_kernels_unpack_one_level_at_a_time() -> None:
+    """Triton 3.6 can't read tuples within tuples on the left of an assignment."""
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                nested = isinstance(target, ast.Tuple) and any(isinstance(part, ast.Tuple) for part in target.elts)
+                assert not nested, f"{path.name}:{node.lineno}"
+
+
 def test_reference_mirrors_kernels_name_for_name() -> None:
     """Every reference file has its kernel file or files, and every sampler, mask and pixel step its twin."""
     parts = {"family": ("choices", "tiles", "family")}
