@@ -4,8 +4,9 @@ The first `row_programs` programs write the rows of the targets and of the plan,
 TILES tiles of BLOCK pixels of a sample pair, or of one sample, with all their channels. Each image is sampled once, by
 its own map, for itself and for its partner. Where byte images are resized but not turned (WALKS), a tile is a row's or
 a part of one, and the next is of the row below: it goes on from the two rows of the source that the last lay between,
-and reads rows by words, two for the neighbours of two pixels (PAIRS). Where they turn, tiles are rectangles of TALL
-rows, most of which lie inside the source and need no care for its edges.
+and reads rows by words, two for the neighbours of two pixels (PAIRS). What a row must read and which boxes have it is
+found for KNOWN_ROWS at a time. Where images turn, tiles are rectangles of TALL rows, most of which lie inside the
+source and need no care for its edges.
 
 Traffic: every byte of the result is written once; of the input, what the crops hold is read once from memory (pixels
 of a tile lie close together, taps of neighbours meet in the cache).

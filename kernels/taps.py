@@ -303,7 +303,7 @@ def walked(
     it is of the rows; way: what `rows_of`, `columns_of` and, unless it is None, `places_of_row` found.
     """
     rows, columns, places = way
-    _, lines, weights = rows
+    _, lines, weight_of = rows
     R: tl.constexpr = even[0].shape[0]
     if reads & 1 != 0:
         even = row_between(of_row(known, lines[0], R), columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
@@ -315,7 +315,7 @@ def walked(
             fetch_ahead(ahead + STEP)
     if reads & 2 != 0:
         odd = row_between(of_row(known, lines[1], R), columns, C, IN_H, IN_W, IN_LAST, PAIRS, PTX)
-    weight = of_row(known, weights, R)[:, None]
+    weight = of_row(known, weight_of, R)[:, None]
     value = ()
     for k in tl.static_range(C):
         if light is None:

@@ -355,14 +355,14 @@ def family_values(
     scalars: a branch each, so that a tile costs what is done to it, however long the list.
 
     place, lot, TALL: where the tile begins in its plane, see `touches`. first, RUNS, R, VEC: see `fill_of`. near: None,
-    or what `near_rows` says of the tile. join: None, or the share of `own`, 1 where the method is not to blend, and the
-    norm of `joined`, by which the values, of finite tiles, then are normalised as well.
+    or what `near_rows` says of the tile. join: None, or (share of `own`, 1 where the method is not to blend; norm of
+    `joined`), by which the values, of finite tiles, are blended instead of by BLENDS, and normalised.
     """
     values, norm = own, None if join is None else join[1]
-    if BLENDS and join is None:  # noqa: SIM102
+    if BLENDS:  # noqa: SIM102, a branch of constants: compiled in or not
         if (method == METHOD_MIXUP) & (lam != 1.0):
             values = mixed(own, other, differences(own, other, COUNT, PTX), 1, lam, COUNT, PTX)
-    if SOFT:  # noqa: SIM102
+    if SOFT:  # noqa: SIM102, as above
         if method == METHOD_SMOOTHMIX:
             share = soft_share(region[0], y, element, along, STEP, ROW, R, VEC)
             values = ()
